@@ -1,0 +1,1 @@
+"""Model output -> what was found. Numpy only; no I/O, no clock."""

@@ -1,0 +1,56 @@
+"""Every error of the agent, in one tree.
+
+Each class also inherits the nearest builtin, and carries the exit code that the command line ends with.
+The message is one line for the user: what is wrong, where, and how to mend it.
+
+    AgentError                     exit 1
+    ├── ConfigError (ValueError)   exit 2   a file, a key, a value
+    ├── ModelError (ValueError)    exit 3   a bundle that can't be used
+    ├── WorkerLost (RuntimeError)  exit 1   a model's worker crashed or hung; a new one is started
+    ├── SourceError (OSError)      exit 1   a source has no frame now; it is opened again
+    │   └── SourceUnusable         exit 4   a source that can never work, such as a clip that does not exist
+    ├── OutboxError (OSError)      exit 1   a message could not be stored
+    └── LinkDown (ConnectionError) exit 1   no broker now; it is tried again
+"""
+
+from typing import ClassVar
+
+
+class AgentError(Exception):
+    """The root: everything the agent raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigError(AgentError, ValueError):
+    """The configuration is wrong; the message names the file and the path of the key."""
+
+    exit_code = 2
+
+
+class ModelError(AgentError, ValueError):
+    """A model, its manifest or its answer can't be used."""
+
+    exit_code = 3
+
+
+class WorkerLost(AgentError, RuntimeError):  # noqa: N818 - a state that the caller waits out
+    """The process that runs a model crashed, or did not answer within its deadline."""
+
+
+class SourceError(AgentError, OSError):
+    """A source gives no frame at the moment: away, unplugged, stalled or broken."""
+
+
+class SourceUnusable(SourceError):
+    """A source that can never work as configured."""
+
+    exit_code = 4
+
+
+class OutboxError(AgentError, OSError):
+    """A message could not be stored, or the outbox can't be opened."""
+
+
+class LinkDown(AgentError, ConnectionError):  # noqa: N818 - a state that the caller waits out
+    """There is no usable connection to the broker; the message says why."""

@@ -1,0 +1,1 @@
+"""The durable queue between the device and the broker."""

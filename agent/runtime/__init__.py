@@ -1,0 +1,1 @@
+"""What any daemon needs and nothing of frames or models."""

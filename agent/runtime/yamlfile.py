@@ -1,0 +1,125 @@
+"""YAML files into frozen structs, with errors that name the file, the line, the key and what was expected."""
+
+import re
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import yaml
+
+from agent.runtime.units import ByteSize, Duration
+
+MAX_DOCUMENT_BYTES = 1 << 20
+
+T = TypeVar("T")
+_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+
+
+class DocumentError(ValueError):
+    """A file that is missing, unreadable, or holds something else than expected."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; here that is an error. Aliases are refused: a few lines
+    of them unfold into gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_document(path: Path, kind: type[T]) -> T:
+    """Read a YAML file into `kind`, a frozen struct.
+
+    Raises:
+        DocumentError: one line that says what is wrong, where, and what was expected.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_DOCUMENT_BYTES + 1)
+    except OSError as exc:
+        raise DocumentError(f"{path}: {(exc.strerror or str(exc)).lower()}") from exc
+    if len(text) > MAX_DOCUMENT_BYTES:
+        raise DocumentError(f"{path}: larger than {MAX_DOCUMENT_BYTES} bytes")
+    return parse_document(text, kind, str(path))
+
+
+def parse_document(text: bytes, kind: type[T], source: str) -> T:
+    """The same for bytes that are already there; `source` names them in errors."""
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        data = loader.construct_document(node) if node else {}
+    except yaml.MarkedYAMLError as exc:
+        mark = exc.problem_mark
+        where = f":{mark.line + 1}" if mark else ""
+        raise DocumentError(f"{source}{where}: {exc.problem or exc.context or 'not YAML'}") from exc
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise DocumentError(f"{source}: not YAML: {' '.join(str(exc).split())[:200]}") from exc
+    finally:
+        if loader:
+            loader.dispose()
+    try:
+        return msgspec.convert(data, kind, dec_hook=_decode_unit)
+    except msgspec.ValidationError as exc:
+        raise DocumentError(_explain(str(exc), data, node, source)) from exc
+
+
+def _decode_unit(kind: type, value: object) -> object:
+    if kind is ByteSize or kind is Duration:
+        return kind.parse(value)
+    raise NotImplementedError(kind)
+
+
+def _explain(message: str, data: object, node: yaml.Node | None, source: str) -> str:
+    """msgspec's `Expected ... - at `$.a[0].b`` as `file:line: a[0].b: expected ..., got ...`."""
+    match = _AT.match(message)
+    what, path = (match["what"], match["path"] or "$") if match else (message, "$")
+    steps = [name or index for name, index in _STEP.findall(path)]
+    unknown = re.search(r"(?:unknown|required) field `([^`]*)`", what)
+    value, line = _find(data, node, [*steps, unknown[1]] if unknown and "unknown" in what else steps)
+    dotted = path.removeprefix("$").removeprefix(".")
+    if unknown:
+        dotted = f"{dotted}.{unknown[1]}" if dotted else unknown[1]
+        text = "unknown key" if "unknown" in what else "this key is missing"
+    else:
+        text = what[:1].lower() + what[1:].replace("`", "")
+        if ", got" not in text:
+            text = f"{text}, got {_short(value)}"
+        else:
+            text = re.sub(r", got .*$", f", got {_short(value)}", text, flags=re.DOTALL)
+    where = f"{source}:{line}" if line else source
+    return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
+
+
+def _find(data: object, node: yaml.Node | None, steps: list[str]) -> tuple[object, int]:
+    """The value at a path, and the line of its key."""
+    line = 0
+    for step in steps:
+        if isinstance(node, yaml.MappingNode) and isinstance(data, dict):
+            pair = next((p for p in node.value if p[0].value == step), None)
+            if pair is None:
+                break
+            line, node, data = pair[0].start_mark.line + 1, pair[1], data.get(step)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(data, list) and step.isdigit():
+            node, data = node.value[int(step)], data[int(step)]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return data, line
+
+
+def _short(value: object) -> str:
+    text = repr(value) if value is not None else "nothing"
+    return text if len(text) <= 60 else f"{text[:57]}..."
