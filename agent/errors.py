@@ -42,7 +42,7 @@ class SourceError(AgentError, OSError):
     """A source gives no frame at the moment: away, unplugged, stalled or broken."""
 
 
-class SourceUnusable(SourceError):
+class SourceUnusable(SourceError):  # noqa: N818 - what it is, not what happened
     """A source that can never work as configured."""
 
     exit_code = 4

@@ -125,7 +125,7 @@ class ClassifyDecoder(_Section, frozen=True, tag_field="type", tag="classify"):
 
 
 class SsdDecoder(_BoxDecoder, frozen=True, tag_field="type", tag="ssd"):
-    """Four outputs of TensorFlow's detection post-process: boxes, classes, confidences, count; NMS is done in the model."""
+    """TensorFlow's detection post-process, NMS included: boxes, classes, confidences, count."""
 
 
 class SsdAnchorsDecoder(_BoxDecoder, frozen=True, tag_field="type", tag="ssd_anchors"):

@@ -1,0 +1,287 @@
+"""Every option of the agent as frozen structs; `config.yaml` at the top of the repository shows them all.
+
+`load_config(path)` gives a Config or raises ConfigError with the file, the line and the path of the key.
+"""
+
+import re
+import socket
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from agent.errors import ConfigError
+from agent.manifest import Name, Positive, Share
+from agent.runtime.units import ByteSize, Duration
+from agent.runtime.yamlfile import DocumentError, load_document
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Pixels = Annotated[int, Meta(ge=1, le=8192)]
+Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
+
+MIN_OUTBOX_BYTES = 1 << 20
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Common to all sections: immutable, and a key that nobody knows is an error."""
+
+
+class Device(_Section, frozen=True):
+    """Who this device is."""
+
+    id: Name | None = None
+    """Name in topics, and the MQTT client id. Default: the host name."""
+    groups: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
+    """Groups it belongs to, for commands and releases to many devices."""
+
+
+class Tls(_Section, frozen=True):
+    """Encryption of the connection to the broker."""
+
+    enabled: bool = False
+    ca_file: str | None = None
+    """Certificates that the broker's must chain to. Default: the system's."""
+    cert_file: str | None = None
+    """The device's own certificate, where the broker asks for one."""
+    key_file: str | None = None
+    """The key of that certificate."""
+
+    def __post_init__(self) -> None:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file: expected both or neither")
+
+
+class Mqtt(_Section, frozen=True):
+    """The broker; MQTT 5."""
+
+    host: Annotated[str, Meta(min_length=1)] = "localhost"
+    port: Port = 1883
+    prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=128)] = "edge"
+    """First level of every topic."""
+    username: str | None = None
+    password_file: str | None = None
+    """File with the password on its first line; under systemd, a credential."""
+    tls: Tls = Tls()
+    keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
+    """A broker that says nothing for one and a half times this is taken for gone."""
+    max_in_flight: Annotated[int, Meta(ge=1, le=1000)] = 50
+    """Messages sent and not yet acknowledged; the broker's own limit holds too."""
+
+
+class Models(_Section, frozen=True):
+    """Where models are."""
+
+    dir: str = "models"
+    """Bundles: `{dir}/{name}/{version}/`. On a device: /var/lib/edge-agent/models."""
+    trust: str | None = None
+    """Trust document for releases. Default: none, and no release is accepted."""
+
+
+class CameraSource(_Section, frozen=True, tag_field="type", tag="camera"):
+    """A V4L2 camera."""
+
+    device: Annotated[int, Meta(ge=0, le=255)] | str = 0
+    """Index of /dev/videoN, or a path; /dev/v4l/by-id/... stays the same when the camera is plugged in elsewhere."""
+    width: Pixels = 640
+    height: Pixels = 480
+    fps: Positive = 15.0
+    format: Annotated[str, Meta(pattern=r"^[A-Z0-9]{4}$")] = "MJPG"
+    """Pixel format to ask for, as a FOURCC; most cameras reach their full rate only with MJPG."""
+    read_timeout_s: Seconds = 2.0
+    """A camera that gives no frame for this long is opened again."""
+
+
+class StreamSource(_Section, frozen=True, tag_field="type", tag="stream"):
+    """A network camera: RTSP, or MJPEG over HTTP."""
+
+    url: Annotated[str, Meta(pattern=r"^(rtsp|rtsps|http|https)://.+")]
+    password_file: str | None = None
+    """File with the password for the user name in the URL; keeps it out of this file and of logs."""
+    transport: Literal["tcp", "udp"] = "tcp"
+    """How RTSP carries the pictures."""
+    read_timeout_s: Seconds = 5.0
+    """A stream that gives no new frame for this long is opened again."""
+
+
+class FileSource(_Section, frozen=True, tag_field="type", tag="file"):
+    """A video, a picture, or a folder of pictures."""
+
+    path: Annotated[str, Meta(min_length=1)]
+    loop: bool = False
+    """Start again at the end."""
+    realtime: bool = True
+    """Keep to the clip's frame rate; false: as fast as it goes."""
+    fps: Positive = 10.0
+    """Rate for pictures; a video brings its own."""
+
+
+class SyntheticSource(_Section, frozen=True, tag_field="type", tag="synthetic"):
+    """Computed frames with known content: a bright square on a moving background."""
+
+    width: Pixels = 640
+    height: Pixels = 480
+    fps: Positive = 15.0
+    frames: Annotated[int, Meta(ge=1)] | None = None
+    """How many. Default: no end."""
+
+
+SourceSpec = CameraSource | StreamSource | FileSource | SyntheticSource
+
+
+class Results(_Section, frozen=True):
+    """Which results are published."""
+
+    publish: Literal["all", "changes", "none"] = "all"
+    """`changes`: only when the set of labels, or how many there are of one, is another than last time."""
+    max_per_s: Positive | None = 10.0
+    """More are left out (not queued); null: no limit."""
+
+
+class Events(_Section, frozen=True):
+    """When something that was found becomes an event."""
+
+    min_frames: Annotated[int, Meta(ge=1, le=1000)] = 3
+    """A label has to be there in so many frames in a row before its event starts."""
+    cooldown_s: Annotated[float, Meta(ge=0.0, le=86400.0)] = 5.0
+    """A label has to be away for so long before its event ends; what comes back earlier goes on with the same event."""
+    update_s: Annotated[float, Meta(ge=0.0, le=86400.0)] = 10.0
+    """While an event lasts, an update this often; 0: none."""
+
+
+class Snapshots(_Section, frozen=True):
+    """JPEG pictures."""
+
+    on: Literal["events", "none"] = "events"
+    """`events`: one at the start of each event."""
+    quality: Annotated[int, Meta(ge=1, le=100)] = 85
+    boxes: bool = True
+    """Draw what was found; false: the bare frame."""
+    max_width_px: Pixels | None = None
+    """Wider frames are scaled down to this. Default: as captured."""
+
+
+class Delegate(_Section, frozen=True):
+    """An accelerator for the model."""
+
+    library: Annotated[str, Meta(min_length=1)]
+    """Shared library, such as libedgetpu.so.1."""
+    options: dict[str, str] = {}
+    """What the library takes, such as `device: usb`."""
+    fallback: Literal["none", "cpu"] = "none"
+    """When the accelerator can't be used: stop with an error, or run on the CPU and say so."""
+
+
+class Pipeline(_Section, frozen=True):
+    """One source through one model."""
+
+    name: Name
+    source: SourceSpec
+    model: Name
+    """Name of a bundle in models.dir."""
+    enabled: bool = True
+    """false: nothing is captured until a `set` command turns it on."""
+    min_confidence: Share = 0.5
+    """What the model is less sure of is left out."""
+    threads: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """Threads of the interpreter. Default: what the manifest says."""
+    delegate: Delegate | None = None
+    infer_timeout_s: Seconds = 10.0
+    """A model that does not answer for this long is stopped and started again."""
+    results: Results = Results()
+    events: Events = Events()
+    snapshots: Snapshots = Snapshots()
+
+
+class Outbox(_Section, frozen=True):
+    """Where messages wait for the broker."""
+
+    dir: str = "outbox"
+    """On a device: /var/lib/edge-agent/outbox."""
+    max_bytes: ByteSize = ByteSize(256 << 20)
+    """Over this the oldest are dropped, counted, and announced by a gap message."""
+    max_age: Duration = Duration(7 * 86400)
+    """Older ones are dropped likewise."""
+    durability: Literal["balanced", "power"] = "balanced"
+    """`power`: on the disk before accepted, so a power cut loses nothing; `balanced`: at most the last second."""
+    trim: Literal["broker"] = "broker"
+    """A message is done with when the broker has acknowledged it."""
+    keep_sent: Literal[0] = 0
+    """Sent messages are not kept."""
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < MIN_OUTBOX_BYTES:
+            raise ValueError(f"max_bytes: expected at least 1MiB, got {int(self.max_bytes)} bytes")
+
+
+class Telemetry(_Section, frozen=True):
+    """The device's own state."""
+
+    interval_s: Annotated[float, Meta(ge=1.0, le=86400.0)] = 30.0
+    """How often it is published."""
+
+
+class Log(_Section, frozen=True):
+    """The agent's log, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    """auto: console on a terminal, JSON elsewhere."""
+
+
+class Config(_Section, frozen=True):
+    """The whole file."""
+
+    device: Device = Device()
+    mqtt: Mqtt = Mqtt()
+    models: Models = Models()
+    pipelines: Annotated[tuple[Pipeline, ...], Meta(min_length=1, max_length=64)]
+    outbox: Outbox = Outbox()
+    telemetry: Telemetry = Telemetry()
+    log: Log = Log()
+
+    def __post_init__(self) -> None:
+        names = [pipeline.name for pipeline in self.pipelines]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"pipelines: the name {twice[0]} is there twice")
+
+
+def load_config(path: Path) -> Config:
+    """Read and check the configuration.
+
+    Raises:
+        ConfigError: one line with the file, the line, the path of the key, what was expected and what is there.
+    """
+    try:
+        return load_document(path, Config)
+    except DocumentError as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def device_id(config: Config) -> str:
+    """The device's name in topics: as configured, or the host name in lower case without its domain.
+
+    Raises:
+        ConfigError: the host name can't stand in a topic.
+    """
+    if config.device.id is not None:
+        return config.device.id
+    host = socket.gethostname().split(".")[0].lower()
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", host):
+        raise ConfigError(
+            f"device.id: the host name {host!r} can't stand in a topic; set device.id to a name like cam-1"
+        )
+    return host
+
+
+def config_schema() -> dict[str, Any]:
+    """JSON Schema of the configuration, for editors."""
+
+    def unit_schema(kind: type) -> dict[str, Any]:
+        if kind is ByteSize or kind is Duration:
+            return dict(kind.schema)
+        raise NotImplementedError(kind)
+
+    schema = msgspec.json.schema(Config, schema_hook=unit_schema)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edge-agent configuration", **schema}
