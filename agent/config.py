@@ -23,7 +23,7 @@ Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
 MIN_OUTBOX_BYTES = 1 << 20
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Common to all sections: immutable, and a key that nobody knows is an error."""
 
 
@@ -229,7 +229,7 @@ class Log(_Section, frozen=True):
     """auto: console on a terminal, JSON elsewhere."""
 
 
-class Config(_Section, frozen=True):
+class Config(_Section, frozen=True, kw_only=True):
     """The whole file."""
 
     device: Device = Device()
