@@ -198,9 +198,9 @@ class Outbox(_Section, frozen=True):
 
     dir: str = "outbox"
     """On a device: /var/lib/edge-agent/outbox."""
-    max_bytes: ByteSize = ByteSize(256 << 20)
+    max_bytes: ByteSize = msgspec.field(default_factory=lambda: ByteSize(256 << 20))
     """Over this the oldest are dropped, counted, and announced by a gap message."""
-    max_age: Duration = Duration(7 * 86400)
+    max_age: Duration = msgspec.field(default_factory=lambda: Duration(7 * 86400))
     """Older ones are dropped likewise."""
     durability: Literal["balanced", "power"] = "balanced"
     """`power`: on the disk before accepted, so a power cut loses nothing; `balanced`: at most the last second."""
