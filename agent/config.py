@@ -236,7 +236,7 @@ class Config(_Section, frozen=True, kw_only=True):
     mqtt: Mqtt = Mqtt()
     models: Models = Models()
     pipelines: Annotated[tuple[Pipeline, ...], Meta(min_length=1, max_length=64)]
-    outbox: Outbox = Outbox()
+    outbox: Outbox = msgspec.field(default_factory=Outbox)
     telemetry: Telemetry = Telemetry()
     log: Log = Log()
 

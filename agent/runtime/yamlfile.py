@@ -12,7 +12,7 @@ from agent.runtime.units import ByteSize, Duration
 MAX_DOCUMENT_BYTES = 1 << 20
 
 T = TypeVar("T")
-_AT = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>.*)`)?$", re.DOTALL)
+_AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>.*)`)?$", re.DOTALL)
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -22,7 +22,12 @@ class DocumentError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here that is an error. Aliases are refused: a few lines
-    of them unfold into gigabytes."""
+    of them unfold into gigabytes. Only `true` and `false` are booleans, as in YAML 1.2: `on` is a key of ours."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - declared so by PyYAML
+        first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -36,6 +41,9 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 
 
 def load_document(path: Path, kind: type[T]) -> T:

@@ -1,0 +1,83 @@
+# Two commands do all their own set-up: `make demo` and `make test`. PYTHON=/path/to/python3.13 uses another interpreter.
+PYTHON ?= python3
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+VENV := .venv/$(VERSION)
+BIN := $(VENV)/bin
+# tflite-runtime, the runtime for 32-bit ARM, ends at Python 3.11: its tests run where there is one.
+PYTHON_TFLITE ?= $(if $(filter 3.11,$(VERSION)),$(PYTHON),$(shell python3.11 --version >/dev/null 2>&1 && echo python3.11))
+VENV_TFLITE := .venv/tflite-runtime
+PYTEST_ARGS ?=
+
+.PHONY: demo test check unit soak bench models zoo schemas install uninstall clean help
+
+help:  ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: $(VENV)/.ready-demo models  ## the whole thing on this machine: embedded broker, bundled clip, real model
+	$(BIN)/edge-agent demo
+
+test: check unit  ## everything that CI does: lint, types, import rules, all tests
+
+check: $(VENV)/.ready-test  ## lint, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+unit: $(VENV)/.ready-test .cache/.ready-test  ## all tests, on both TFLite runtimes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+ifneq ($(PYTHON_TFLITE),)
+	$(MAKE) --no-print-directory unit-tflite
+else
+	@echo "no Python 3.11 here: the tests on tflite-runtime are left out (PYTHON_TFLITE=/path/to/python3.11 brings them in)"
+endif
+
+.PHONY: unit-tflite
+unit-tflite: $(VENV_TFLITE)/.ready .cache/.ready-test
+	$(VENV_TFLITE)/bin/python -m pytest -n 2 --dist loadfile -m 'runtime and not slow' $(PYTEST_ARGS)
+
+soak: $(VENV)/.ready-test .cache/.ready-test  ## the long forms of the fault and power-cut tests
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+bench: $(VENV)/.ready-demo models  ## measure this machine
+	$(BIN)/edge-agent bench
+
+models: $(VENV)/.ready-demo  ## fetch the models of this repository
+	@$(BIN)/python tools/fetch_models.py face
+
+zoo: $(VENV)/.ready-test  ## build EfficientNet-Lite0 in its variants (needs TensorFlow: 300 MB, some minutes)
+	$(BIN)/python tools/build_zoo.py
+
+schemas: $(VENV)/.ready-demo  ## write docs/schema/ anew
+	$(BIN)/edge-agent schema --messages docs/schema
+
+install:  ## as root: into /opt/edge-agent, with user, unit and configuration; twice does no harm
+	systemd/install.sh
+
+uninstall:  ## as root: take it out again; configuration and data stay
+	systemd/uninstall.sh
+
+clean:
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+
+$(BIN)/python:
+	tools/setup/venv.sh $(PYTHON) $(VENV)
+
+$(VENV)/.ready-demo: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.ready-test: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+$(VENV_TFLITE)/.ready: pyproject.toml
+	tools/setup/venv.sh $(PYTHON_TFLITE) $(VENV_TFLITE)
+	$(VENV_TFLITE)/bin/python -m pip install --quiet --editable '.[test,tflite-runtime]'
+	@touch $@
+
+# Servers and models for the tests; what can't be had is said, and the tests that need it are skipped (in CI they fail).
+.cache/.ready-test: tools/fetch_models.py tools/setup/system.sh | $(VENV)/.ready-test
+	tools/setup/system.sh
+	$(BIN)/python tools/fetch_models.py face test
+	@mkdir -p .cache && touch $@

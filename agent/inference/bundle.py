@@ -1,0 +1,106 @@
+"""A model version with all it needs: manifest, labels, preprocess, interpreter, decoder; loaded and swapped as one.
+
+Runs inside a worker; the daemon itself never loads one.
+"""
+
+import hashlib
+import time
+from pathlib import Path
+
+from agent.config import Delegate
+from agent.decode import make_decoder
+from agent.errors import ModelError
+from agent.inference.interpreter import Interpreter
+from agent.inference.preprocess import Preprocess
+from agent.inference.protocol import Answer, BundleInfo
+from agent.manifest import Manifest, load_manifest
+from agent.values import Image
+
+MAX_MODEL_BYTES = 1 << 30
+MAX_LABELS_BYTES = 1 << 20
+
+
+class Bundle:
+    """One loaded model version. Not thread-safe: one bundle, one thread."""
+
+    def __init__(self, info: BundleInfo, manifest: Manifest, interpreter: Interpreter, labels: tuple[str, ...]) -> None:
+        self.info = info
+        self.manifest = manifest
+        self.interpreter = interpreter
+        self.preprocess = Preprocess(manifest.input, interpreter.inputs[0])
+        input_wh = (manifest.input.width_px, manifest.input.height_px)
+        self.decode = make_decoder(manifest.decoder, labels, input_wh, interpreter.outputs)
+
+    def run(self, image: Image, min_confidence: float) -> Answer:
+        """Frame in, answer out: the whole work of a worker.
+
+        Raises:
+            ModelError: the model failed on this frame; the next one may work.
+        """
+        start_ns = time.perf_counter_ns()
+        transform = self.preprocess(image, self.interpreter.input_view())
+        ready_ns = time.perf_counter_ns()
+        self.interpreter.invoke()
+        invoked_ns = time.perf_counter_ns()
+        found = self.decode(self.interpreter.output_views(), transform, min_confidence)
+        done_ns = time.perf_counter_ns()
+        return Answer(
+            found=found,
+            preprocess_ms=_ms(ready_ns - start_ns),
+            infer_ms=_ms(invoked_ns - ready_ns),
+            decode_ms=_ms(done_ns - invoked_ns),
+        )
+
+
+def _ms(ns: int) -> float:
+    return round(ns / 1e6, 3)
+
+
+def load_bundle(folder: Path, *, threads: int | None = None, delegate: Delegate | None = None) -> Bundle:
+    """Read, check and load a bundle.
+
+    The model is read once and handed over as bytes: a mapped file that changes later crashes the process or, worse,
+    quietly changes the answers.
+
+    Raises:
+        ModelError: a file is missing or too large, the manifest is wrong, or the model has other tensors than it says.
+    """
+    manifest = load_manifest(folder / "manifest.yaml")
+    labels = _load_labels(folder / manifest.labels) if manifest.labels else ()
+    model = _read(folder / "model.tflite", MAX_MODEL_BYTES)
+    try:
+        interpreter = Interpreter(model, threads=threads or manifest.threads, delegate=delegate)
+        runtime = interpreter.runtime
+        info = BundleInfo(
+            name=manifest.name,
+            version=manifest.version,
+            sha256=hashlib.sha256(model).hexdigest(),
+            task=manifest.task,
+            runtime=f"{runtime.package} {runtime.version}",
+            threads=runtime.threads,
+            delegate=runtime.delegate,
+            warning=interpreter.warning,
+        )
+        return Bundle(info, manifest, interpreter, labels)
+    except ModelError as exc:
+        raise ModelError(f"{folder / 'model.tflite'}: {exc}") from exc
+
+
+def _load_labels(path: Path) -> tuple[str, ...]:
+    text = _read(path, MAX_LABELS_BYTES)
+    try:
+        return tuple(line.strip() for line in text.decode("utf-8").rstrip("\n").split("\n"))
+    except UnicodeDecodeError as exc:
+        raise ModelError(f"{path}: expected UTF-8 text, one label a line") from exc
+
+
+def _read(path: Path, max_bytes: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as exc:
+        mend = "; `make models` fetches the ones of this repository" if path.name == "model.tflite" else ""
+        raise ModelError(f"{path}: {(exc.strerror or str(exc)).lower()}{mend}") from exc
+    if len(data) > max_bytes:
+        raise ModelError(f"{path}: larger than {max_bytes} bytes")
+    return data

@@ -1,0 +1,70 @@
+"""The inside of a worker process: load one bundle, then answer frame after frame until the pipe closes."""
+
+import contextlib
+import ctypes
+import mmap
+import os
+import resource
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from agent.config import Delegate
+from agent.errors import ModelError
+from agent.inference.bundle import Bundle, load_bundle
+from agent.inference.protocol import ANSWER, ERROR, READY, REQUEST
+from agent.values import Image
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def serve(pipe: Connection, memory: DupFd, folder: Path, threads: int | None, delegate: Delegate | None) -> None:
+    """Body of the worker process; returns when the daemon closes the pipe."""
+    _give_up_privileges()
+    pixels = _SharedPixels(memory.detach())
+    try:
+        bundle = load_bundle(folder, threads=threads, delegate=delegate)
+    except ModelError as exc:
+        pipe.send_bytes(ERROR + msgspec.msgpack.encode(str(exc)))
+        return
+    pipe.send_bytes(READY + msgspec.msgpack.encode(bundle.info))
+    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the daemon has gone: so do we
+        while True:
+            pipe.send_bytes(_answer(bundle, pixels, pipe.recv_bytes(REQUEST.size)))
+
+
+def _answer(bundle: Bundle, pixels: "_SharedPixels", request: bytes) -> bytes:
+    height, width, channels, min_confidence = REQUEST.unpack(request)
+    shape = (height, width, channels) if channels else (height, width)
+    try:
+        return ANSWER + msgspec.msgpack.encode(bundle.run(pixels.view(shape), min_confidence))
+    except ModelError as exc:
+        return ERROR + msgspec.msgpack.encode(str(exc))
+
+
+class _SharedPixels:
+    """The memory file, mapped again whenever the daemon has made it larger."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._map: mmap.mmap | None = None
+
+    def view(self, shape: tuple[int, ...]) -> Image:
+        size = int(np.prod(shape))
+        if self._map is None or len(self._map) < size:
+            self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
+        return np.frombuffer(self._map, np.uint8, size).reshape(shape)
+
+
+def _give_up_privileges() -> None:
+    """A model is code from outside: it dies with the daemon, dies first when memory is short, and dumps no core."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides when we end
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")

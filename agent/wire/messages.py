@@ -1,0 +1,234 @@
+"""The JSON messages as structs. `schema` names type and version; a field is never reused for another meaning.
+
+Readers ignore fields they do not know. Units are in the names; times are RFC 3339 UTC with milliseconds.
+JSON Schemas of all of them are made by `agent.wire.schemas` into docs/schema/.
+"""
+
+import secrets
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from agent.runtime.clock import Clock, ClockState, rfc3339
+from agent.values import Classification, Detection, Segment, Timing, Xyxy
+
+Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
+Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema"):
+    """Fields of every outgoing message."""
+
+    device: str
+    boot: str
+    """Random, one for each start of the daemon."""
+    time: Time
+    """When the message was made."""
+    clock: ClockState
+    """Whether `time` can be trusted."""
+
+
+class StreamMessage(Message, frozen=True, kw_only=True, tag_field="schema"):
+    """A message of the durable stream. The outbox writes `seq` and `prev`; here they only stand for readers."""
+
+    seq: Seq | UnsetType = UNSET
+    """Never repeats for a device: epoch * 2**32 + n."""
+    prev: Seq | UnsetType = UNSET
+    """The `seq` before it in the stream; 0 for the first ever."""
+
+
+class FrameInfo(msgspec.Struct, frozen=True):
+    """Which frame a result is about."""
+
+    index: int
+    width_px: int
+    height_px: int
+
+
+class ModelInfo(msgspec.Struct, frozen=True):
+    """Which model said it."""
+
+    name: str
+    version: str
+    sha256: str
+
+
+class Result(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.result/1"):
+    """What the model said of one frame; one of the last fields is there, by the model's task."""
+
+    pipeline: str
+    captured_at: Time
+    frame: FrameInfo
+    model: ModelInfo
+    timing_ms: Timing
+    detections: list[Detection] | UnsetType = UNSET
+    """Boxes in pixels of the source frame, highest confidence first."""
+    classes: list[Classification] | UnsetType = UNSET
+    """Highest confidence first."""
+    values: list[float] | UnsetType = UNSET
+    segments: list[Segment] | UnsetType = UNSET
+
+
+class Event(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.event/1"):
+    """What the rules decided to tell: a label came, is still there, or went."""
+
+    pipeline: str
+    type: Literal["started", "updated", "ended"]
+    event_id: str
+    label: str
+    confidence: float
+    """The highest so far."""
+    started_at: Time
+    ended_at: Time | None = None
+    """When the label was last seen, once the event has ended."""
+    xyxy: Xyxy | None = None
+    """Where it was seen with that confidence, in pixels of the source frame; null for a whole-frame class."""
+    frames: int
+    """Frames in which it was seen so far."""
+
+
+class Gap(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.gap/1"):
+    """Stands in the place of messages that a bound evicted: `from` to `to` are gone."""
+
+    from_: Seq = msgspec.field(name="from")
+    to: Seq
+    count: int
+    reason: str
+
+
+class LatencyMs(msgspec.Struct, frozen=True):
+    """Capture to outbox, over the interval, in milliseconds."""
+
+    p50: float
+    p99: float
+    max: float
+
+
+class PipelineTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """How one pipeline does. Counters count from the start of the daemon."""
+
+    frames_captured: int
+    frames_inferred: int
+    frames_dropped: int
+    """Captured and not inferred: a newer one came first, or the model was away."""
+    frames_broken: int
+    """Damaged pictures that the source gave."""
+    worker_restarts: int
+    fps: float
+    """Frames inferred a second, over the interval."""
+    latency_ms: LatencyMs | None
+    """null when no frame was inferred in the interval."""
+    source_state: Literal["starting", "running", "lost", "ended", "off"]
+
+
+class OutboxTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for the broker."""
+
+    pending: int
+    bytes: int
+    dropped: int
+    """Messages lost to a bound or a full disk since the start; each is announced by a gap or was never accepted."""
+    damaged: int
+    """Places in its files that could not be read."""
+
+
+class HostTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """The computer. What can't be read on it is absent."""
+
+    cpu_percent: float | UnsetType = UNSET
+    memory_available_bytes: int | UnsetType = UNSET
+    disk_free_bytes: int | UnsetType = UNSET
+    """On the file system of the outbox."""
+    temperature_c: float | UnsetType = UNSET
+    throttled: bool | UnsetType = UNSET
+
+
+class ProcessTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent: the daemon and its workers together."""
+
+    rss_bytes: int
+    cpu_s: float
+    threads: int
+
+
+class MqttTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """The connection to the broker."""
+
+    connects: int
+    refused: int
+    """Messages that the broker refused for good."""
+    last_error: str | None
+
+
+class Telemetry(Message, frozen=True, kw_only=True, tag_field="schema", tag="edge.telemetry/1"):
+    """The device's own state."""
+
+    uptime_s: float
+    pipelines: dict[str, PipelineTelemetry]
+    outbox: OutboxTelemetry
+    host: HostTelemetry
+    process: ProcessTelemetry
+    mqtt: MqttTelemetry
+
+
+class Status(Message, frozen=True, kw_only=True, tag_field="schema", tag="edge.status/1"):
+    """Whether the device is there and well; retained, and `offline` is also the connection's will."""
+
+    state: Literal["online", "degraded", "offline"]
+    reasons: list[str]
+    """Why it is degraded, a line each."""
+    version: str
+    started_at: Time
+
+
+class Reply(Message, frozen=True, kw_only=True, tag_field="schema", tag="edge.reply/1"):
+    """The answer to a command, on the response topic that came with it."""
+
+    command: str
+    ok: bool
+    error: str | None = None
+    data: dict[str, Any] = {}
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command may carry; each command uses what it needs. An empty payload is an empty object."""
+
+    pipeline: str | None = None
+    """For `snapshot` and `set`."""
+    enabled: bool | None = None
+    """For `set`: capture and infer, or not."""
+    min_confidence: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    """For `set`."""
+
+
+MESSAGES: dict[str, type[msgspec.Struct]] = {
+    "result": Result,
+    "event": Event,
+    "gap": Gap,
+    "telemetry": Telemetry,
+    "status": Status,
+    "reply": Reply,
+    "command": Command,
+}
+
+
+class Stamp:
+    """Gives the fields that every message begins with."""
+
+    def __init__(self, device: str, clock: Clock, boot: str | None = None) -> None:
+        self.device = device
+        self.boot = boot or secrets.token_hex(8)
+        self._clock = clock
+
+    def __call__(self) -> dict[str, Any]:
+        return {
+            "device": self.device,
+            "boot": self.boot,
+            "time": rfc3339(self._clock.now_ns()),
+            "clock": self._clock.state(),
+        }
+
+
+encode = msgspec.json.Encoder().encode
+"""A message as JSON bytes."""

@@ -1,0 +1,52 @@
+"""Topic names, all below `{prefix}`; the table is section "Topics" of docs/topics.md."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Target = Literal["device", "group"]
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one device."""
+
+    prefix: str
+    device: str
+
+    @property
+    def branch(self) -> str:
+        """What the device publishes lies below this, command replies aside."""
+        return f"{self.prefix}/devices/{self.device}"
+
+    def status(self) -> str:
+        return f"{self.branch}/status"
+
+    def telemetry(self) -> str:
+        return f"{self.branch}/telemetry"
+
+    def gap(self) -> str:
+        return f"{self.branch}/gap"
+
+    def results(self, pipeline: str) -> str:
+        return f"{self.branch}/results/{pipeline}"
+
+    def events(self, pipeline: str) -> str:
+        return f"{self.branch}/events/{pipeline}"
+
+    def snapshots(self, pipeline: str) -> str:
+        return f"{self.branch}/snapshots/{pipeline}"
+
+    def model_state(self, model: str) -> str:
+        return f"{self.branch}/models/{model}"
+
+    def command_filters(self, groups: tuple[str, ...]) -> list[str]:
+        """What to subscribe to for commands, to this device and to its groups; no two of them overlap."""
+        owners = [self.branch, *(f"{self.prefix}/groups/{group}" for group in groups)]
+        return [f"{owner}/commands/+" for owner in owners]
+
+    def command_of(self, topic: str) -> str | None:
+        """The command that a topic names, or None when it is not a command topic of ours."""
+        parts = topic.removeprefix(f"{self.prefix}/").split("/")
+        if len(parts) == 4 and parts[0] in ("devices", "groups") and parts[2] == "commands":
+            return parts[3]
+        return None
