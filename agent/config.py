@@ -6,7 +6,7 @@
 import re
 import socket
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -40,6 +40,7 @@ class Tls(_Section, frozen=True):
     """Encryption of the connection to the broker."""
 
     enabled: bool = False
+    """Speak TLS; the port is usually 8883 then."""
     ca_file: str | None = None
     """Certificates that the broker's must chain to. Default: the system's."""
     cert_file: str | None = None
@@ -56,13 +57,17 @@ class Mqtt(_Section, frozen=True):
     """The broker; MQTT 5."""
 
     host: Annotated[str, Meta(min_length=1)] = "localhost"
+    """The broker's name or address."""
     port: Port = 1883
+    """Its port."""
     prefix: Annotated[str, Meta(pattern=r"^[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*$", max_length=128)] = "edge"
     """First level of every topic."""
     username: str | None = None
+    """For brokers that ask for one. Default: the device id, when there is a password."""
     password_file: str | None = None
     """File with the password on its first line; under systemd, a credential."""
     tls: Tls = Tls()
+    """Encryption."""
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     """A broker that says nothing for one and a half times this is taken for gone."""
     max_in_flight: Annotated[int, Meta(ge=1, le=1000)] = 50
@@ -84,8 +89,11 @@ class CameraSource(_Section, frozen=True, tag_field="type", tag="camera"):
     device: Annotated[int, Meta(ge=0, le=255)] | str = 0
     """Index of /dev/videoN, or a path; /dev/v4l/by-id/... stays the same when the camera is plugged in elsewhere."""
     width: Pixels = 640
+    """Of the pictures to ask for."""
     height: Pixels = 480
+    """Of the pictures to ask for."""
     fps: Positive = 15.0
+    """Frames a second to ask for."""
     format: Annotated[str, Meta(pattern=r"^[A-Z0-9]{4}$")] = "MJPG"
     """Pixel format to ask for, as a FOURCC; most cameras reach their full rate only with MJPG."""
     read_timeout_s: Seconds = 2.0
@@ -96,6 +104,7 @@ class StreamSource(_Section, frozen=True, tag_field="type", tag="stream"):
     """A network camera: RTSP, or MJPEG over HTTP."""
 
     url: Annotated[str, Meta(pattern=r"^(rtsp|rtsps|http|https)://.+")]
+    """Address of the stream, with the user name if there is one, without the password."""
     password_file: str | None = None
     """File with the password for the user name in the URL; keeps it out of this file and of logs."""
     transport: Literal["tcp", "udp"] = "tcp"
@@ -108,6 +117,7 @@ class FileSource(_Section, frozen=True, tag_field="type", tag="file"):
     """A video, a picture, or a folder of pictures."""
 
     path: Annotated[str, Meta(min_length=1)]
+    """The video, the picture or the folder."""
     loop: bool = False
     """Start again at the end."""
     realtime: bool = True
@@ -120,8 +130,11 @@ class SyntheticSource(_Section, frozen=True, tag_field="type", tag="synthetic"):
     """Computed frames with known content: a bright square on a moving background."""
 
     width: Pixels = 640
+    """Of the frames."""
     height: Pixels = 480
+    """Of the frames."""
     fps: Positive = 15.0
+    """Frames a second."""
     frames: Annotated[int, Meta(ge=1)] | None = None
     """How many. Default: no end."""
 
@@ -155,6 +168,7 @@ class Snapshots(_Section, frozen=True):
     on: Literal["events", "none"] = "events"
     """`events`: one at the start of each event."""
     quality: Annotated[int, Meta(ge=1, le=100)] = 85
+    """Of the JPEG."""
     boxes: bool = True
     """Draw what was found; false: the bare frame."""
     max_width_px: Pixels | None = None
@@ -176,7 +190,9 @@ class Pipeline(_Section, frozen=True):
     """One source through one model."""
 
     name: Name
+    """In topics."""
     source: SourceSpec
+    """Where frames come from."""
     model: Name
     """Name of a bundle in models.dir."""
     enabled: bool = True
@@ -186,11 +202,15 @@ class Pipeline(_Section, frozen=True):
     threads: Annotated[int, Meta(ge=1, le=64)] | None = None
     """Threads of the interpreter. Default: what the manifest says."""
     delegate: Delegate | None = None
+    """Accelerator. Default: the CPU."""
     infer_timeout_s: Seconds = 10.0
     """A model that does not answer for this long is stopped and started again."""
     results: Results = Results()
+    """Which results are published."""
     events: Events = Events()
+    """When something that was found becomes an event."""
     snapshots: Snapshots = Snapshots()
+    """When pictures are published."""
 
 
 class Outbox(_Section, frozen=True):
@@ -225,6 +245,7 @@ class Log(_Section, frozen=True):
     """The agent's log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """Less important lines are left out."""
     format: Literal["auto", "console", "json"] = "auto"
     """auto: console on a terminal, JSON elsewhere."""
 
@@ -233,12 +254,19 @@ class Config(_Section, frozen=True, kw_only=True):
     """The whole file."""
 
     device: Device = Device()
+    """Who this device is."""
     mqtt: Mqtt = Mqtt()
+    """The broker."""
     models: Models = Models()
+    """Where models are."""
     pipelines: Annotated[tuple[Pipeline, ...], Meta(min_length=1, max_length=64)]
+    """One source through one model each; they run side by side."""
     outbox: Outbox = msgspec.field(default_factory=Outbox)
+    """Where messages wait for the broker."""
     telemetry: Telemetry = Telemetry()
+    """The device's own state."""
     log: Log = Log()
+    """The agent's log."""
 
     def __post_init__(self) -> None:
         names = [pipeline.name for pipeline in self.pipelines]
@@ -273,15 +301,3 @@ def device_id(config: Config) -> str:
             f"device.id: the host name {host!r} can't stand in a topic; set device.id to a name like cam-1"
         )
     return host
-
-
-def config_schema() -> dict[str, Any]:
-    """JSON Schema of the configuration, for editors."""
-
-    def unit_schema(kind: type) -> dict[str, Any]:
-        if kind is ByteSize or kind is Duration:
-            return dict(kind.schema)
-        raise NotImplementedError(kind)
-
-    schema = msgspec.json.schema(Config, schema_hook=unit_schema)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "edge-agent configuration", **schema}

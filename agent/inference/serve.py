@@ -7,8 +7,8 @@ import os
 import resource
 import signal
 from multiprocessing.connection import Connection
-from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -22,7 +22,9 @@ from agent.values import Image
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def serve(pipe: Connection, memory: DupFd, folder: Path, threads: int | None, delegate: Delegate | None) -> None:
+def serve(
+    pipe: Connection, memory: "_InheritedFd", folder: Path, threads: int | None, delegate: Delegate | None
+) -> None:
     """Body of the worker process; returns when the daemon closes the pipe."""
     _give_up_privileges()
     pixels = _SharedPixels(memory.detach())
@@ -44,6 +46,13 @@ def _answer(bundle: Bundle, pixels: "_SharedPixels", request: bytes) -> bytes:
         return ANSWER + msgspec.msgpack.encode(bundle.run(pixels.view(shape), min_confidence))
     except ModelError as exc:
         return ERROR + msgspec.msgpack.encode(str(exc))
+
+
+class _InheritedFd(Protocol):
+    """A descriptor on its way into this process."""
+
+    def detach(self) -> int:
+        """The descriptor; it is ours from now on."""
 
 
 class _SharedPixels:

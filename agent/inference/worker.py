@@ -75,9 +75,15 @@ class Worker:
             args=(far_end, _Fd(self._memory_fd), self._folder, self._threads, self._delegate),
             daemon=True,
         )
+        try:
+            process.start()
+        except (OSError, EOFError) as exc:  # the server was killed; the next try starts another
+            self._pipe.close()
+            os.close(self._memory_fd)
+            raise WorkerLost(f"no process for the model: {str(exc).lower()}") from exc
+        finally:
+            far_end.close()
         self._process = process
-        process.start()
-        far_end.close()
         try:
             return _decode_info(self._receive(START_TIMEOUT_S))
         except ModelError:

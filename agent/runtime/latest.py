@@ -25,9 +25,9 @@ class LatestSlot(Generic[T]):
             self._changed.notify_all()
 
     def put_wait(self, item: T, timeout_s: float) -> bool:
-        """Wait for the place to be free, then put the item in; False when it stayed taken."""
+        """Wait for the place to be free, then put the item in; False when it stayed taken or the slot is closed."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._item is None or self._closed, timeout_s):
+            if not self._changed.wait_for(lambda: self._item is None or self._closed, timeout_s) or self._closed:
                 return False
             self._item = item
             self._changed.notify_all()

@@ -3,6 +3,7 @@
 import re
 from typing import Any, ClassVar, Self
 
+_TOO_LARGE = 2.0**63
 _NUMBER = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*$")
 
 
@@ -19,7 +20,10 @@ class _Quantity:
         match = _NUMBER.match(str(value))
         if not match or match[2].lower() not in cls.units:
             raise ValueError(f"expected {cls.expected}")
-        return float(match[1]) * cls.units[match[2].lower()]
+        scaled = float(match[1]) * cls.units[match[2].lower()]
+        if scaled >= _TOO_LARGE:
+            raise ValueError(f"expected {cls.expected}")
+        return scaled
 
 
 class ByteSize(int, _Quantity):
@@ -32,7 +36,7 @@ class ByteSize(int, _Quantity):
     schema: ClassVar[dict[str, Any]] = {
         "anyOf": [
             {"type": "integer", "minimum": 0},
-            {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([KkMmGg][Ii]?)?[Bb]?$"},
+            {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(([KkMmGg][Ii]?)?[Bb])?$"},
         ]
     }
 

@@ -37,6 +37,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key has to be a word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key.value!r} is there twice", key.start_mark)
             seen.add(key.value)
@@ -73,7 +75,7 @@ def parse_document(text: bytes, kind: type[T], source: str) -> T:
         mark = exc.problem_mark
         where = f":{mark.line + 1}" if mark else ""
         raise DocumentError(f"{source}{where}: {exc.problem or exc.context or 'not YAML'}") from exc
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as exc:  # PyYAML lets many out
         raise DocumentError(f"{source}: not YAML: {' '.join(str(exc).split())[:200]}") from exc
     finally:
         if loader:
@@ -106,7 +108,7 @@ def _explain(message: str, data: object, node: yaml.Node | None, source: str) ->
         if ", got" not in text:
             text = f"{text}, got {_short(value)}"
         else:
-            text = re.sub(r", got .*$", f", got {_short(value)}", text, flags=re.DOTALL)
+            text = f"{text.partition(', got')[0]}, got {_short(value)}"
     where = f"{source}:{line}" if line else source
     return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
 

@@ -1,0 +1,77 @@
+"""The command line: the only place that reads argv and decides the exit code."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from agent import __version__
+from agent.cli.common import DEFAULT_CONFIGS
+from agent.errors import AgentError
+
+EPILOG = """\
+exit codes: 0 all well, 1 something failed, 2 configuration, 3 model, 4 a source that can never work
+
+first steps:
+  edge-agent demo                     the whole thing on this machine, without any set-up
+  edge-agent check                    try everything that `run` needs, and say how to mend what fails
+  edge-agent run                      the daemon
+"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser with all commands; each module of `agent.cli` is one command."""
+    parser = argparse.ArgumentParser(
+        prog="edge-agent",
+        description="Frames from cameras through TFLite models to MQTT, on small computers, for months.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"edge-agent {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--config", metavar="FILE", help=f"default: {', then '.join(map(str, DEFAULT_CONFIGS))}")
+    as_json = argparse.ArgumentParser(add_help=False)
+    as_json.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=text, parents=[common, *parents])
+
+    add("run", "the daemon; SIGTERM or Ctrl-C stops it in order")
+    add("check", "try everything that run needs, a line each, and say how to mend what fails", as_json)
+    replay = add("replay", "put recorded frames through the frame path: every frame, no broker, same in, same out")
+    replay.add_argument("--source", required=True, metavar="PATH", help="a video, a picture, or a folder of pictures")
+    replay.add_argument("--pipeline", metavar="NAME", help="whose model and settings to use; default: the first")
+    replay.add_argument("--out", required=True, metavar="FILE.jsonl", help="one result message a line; - for stdout")
+    bench = add("bench", "measure this machine with the configured source and model", as_json)
+    bench.add_argument("--seconds", type=float, default=10.0, metavar="N", help="how long to measure; default: 10")
+    bench.add_argument("--pipeline", metavar="NAME", help="which pipeline to measure; default: the first")
+    inspect = add("inspect", "print a model's tensors, metadata and labels, and a manifest that fits", as_json)
+    inspect.add_argument("model", metavar="MODEL.tflite")
+    inspect.add_argument("--manifest", metavar="FILE", help="write the manifest here, instead of printing it")
+    add("status", "ask the daemon that runs on this host", as_json)
+    schema = add("schema", "print the JSON Schema of the configuration; editors complete config.yaml with it")
+    schema.add_argument("--messages", metavar="DIR", help="write the JSON Schemas of all messages there instead")
+    demo = add("demo", "the whole thing on this machine: embedded broker, bundled clip, real model")
+    demo.add_argument("--seconds", type=float, metavar="N", help="end by itself; default: run until Ctrl-C")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code; errors that a user can cause are one line on stderr."""
+    args = make_parser().parse_args(argv)
+    command = importlib.import_module(f"agent.cli.{args.command}")
+    try:
+        return int(command.main(args))
+    except AgentError as exc:
+        print(f"edge-agent: {exc}", file=sys.stderr)
+        return exc.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `edge-agent ... | head`
+        sys.stderr.close()
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""`edge-agent check`: everything that `run` needs, tried for real, a line each."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from agent.capture import make_source, prepare_environment, stall_timeout_s
+from agent.capture.reader import Reader
+from agent.cli.common import read_config
+from agent.config import Config, device_id
+from agent.config import Pipeline as PipelineSpec
+from agent.errors import AgentError, ModelError, SourceError, WorkerLost
+from agent.inference.locate import find_bundle
+from agent.inference.worker import Worker, warm_up
+from agent.runtime.clock import Clock, rfc3339
+from agent.runtime.local import ask
+from agent.values import Frame
+
+MIN_FREE_BYTES = 64 << 20
+_CONNECT_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What one trial came to."""
+
+    name: str
+    ok: bool
+    detail: str
+    """What was found, or what is wrong and how to mend it."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """0 when all pass, 1 when any fails; a wrong configuration ends with 2 before anything is tried."""
+    config = read_config(args)
+    prepare_environment([spec.source for spec in config.pipelines])
+    warm_up()
+    lines = []
+    for line in check(config):
+        lines.append(line)
+        if not args.json:
+            print(f"{'ok  ' if line.ok else 'FAIL'}  {line.name}: {line.detail}", flush=True)
+    failed = sum(not line.ok for line in lines)
+    if args.json:
+        print(json.dumps({"ok": not failed, "checks": [asdict(line) for line in lines]}))
+    elif failed:
+        print(f"{failed} of {len(lines)} failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def check(config: Config) -> Iterator[Line]:
+    """Try one thing after the other; what fails does not keep the rest from being tried."""
+    yield Line("config", True, f"device {device_id(config)}, {len(config.pipelines)} pipelines")
+    running = _daemon_runs(Path(config.outbox.dir))
+    for spec in config.pipelines:
+        yield _try(f"model {spec.model}", lambda spec=spec: _model(config, spec))  # type: ignore[misc]
+        if running and spec.source.__struct_config__.tag == "camera":
+            yield Line(f"source {spec.name}", True, "in use by the running daemon; see `edge-agent status`")
+        else:
+            yield _try(f"source {spec.name}", lambda spec=spec: _source(spec))  # type: ignore[misc]
+    yield _try("broker", lambda: _broker(config))
+    yield _try("outbox", lambda: _outbox(Path(config.outbox.dir), running=running))
+    yield _try("disk", lambda: _disk(Path(config.outbox.dir)))
+    yield _clock()
+
+
+def _try(name: str, trial: Callable[[], str]) -> Line:
+    try:
+        return Line(name, True, trial())
+    except (AgentError, OSError) as exc:
+        return Line(name, False, str(exc))
+
+
+def _daemon_runs(folder: Path) -> bool:
+    try:
+        return bool(ask(folder))
+    except OSError:
+        return False
+
+
+def _model(config: Config, spec: PipelineSpec) -> str:
+    folder = find_bundle(Path(config.models.dir), spec.model)
+    worker = Worker(
+        folder, threads=spec.threads, delegate=spec.delegate, timeout_s=spec.infer_timeout_s, stop=threading.Event()
+    )
+    try:
+        info = worker.start()
+        answer = worker.run(np.full((480, 640, 3), 128, np.uint8), spec.min_confidence)
+    except WorkerLost as exc:
+        raise ModelError(f"{folder}: {exc}; try `edge-agent inspect {folder / 'model.tflite'}`") from exc
+    finally:
+        worker.close()
+    text = f"{info.name} {info.version} answers in {answer.infer_ms:.1f} ms on {info.runtime}"
+    return f"{text}; {info.warning}" if info.warning else text
+
+
+def _source(spec: PipelineSpec) -> str:
+    frames: list[Frame] = []
+    enough = threading.Event()
+
+    def keep(frame: Frame) -> None:
+        frames.append(frame)
+        enough.set()
+
+    reader = Reader(lambda: make_source(spec.source), keep)
+    reader.start()
+    reader.watch(enough, stall_timeout_s(spec.source))
+    if not frames:
+        raise SourceError("ended without a frame")
+    height, width = frames[0].data.shape[:2]
+    return f"gives frames, {width}x{height}"
+
+
+def _broker(config: Config) -> str:
+    from agent.mqtt.probe import probe
+
+    seconds = probe(config.mqtt, f"{device_id(config)}-check", timeout_s=_CONNECT_TIMEOUT_S)
+    return f"{config.mqtt.host}:{config.mqtt.port} accepts us in {seconds * 1e3:.0f} ms"
+
+
+def _outbox(folder: Path, *, running: bool) -> str:
+    if running:
+        return f"{folder}: in use by the running daemon"
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".check-{os.getpid()}"
+    try:
+        probe.write_bytes(b"x")
+    except OSError as exc:
+        raise AgentError(
+            f"{folder}: {(exc.strerror or '').lower()}; make it writable for uid {os.getuid()}, or set outbox.dir"
+        ) from exc
+    finally:
+        probe.unlink(missing_ok=True)
+    return f"{folder}: writable"
+
+
+def _disk(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    if free < MIN_FREE_BYTES:
+        raise AgentError(
+            f"{folder}: {free >> 20} MiB free, expected {MIN_FREE_BYTES >> 20}; make room or move outbox.dir"
+        )
+    return f"{free >> 20} MiB free"
+
+
+def _clock() -> Line:
+    """Never a failure: messages say `unsynced`, and nothing else depends on it."""
+    clock = Clock()
+    state = clock.state()
+    mend = "" if state == "synced" else "; messages will say so; start a time service such as systemd-timesyncd"
+    return Line("clock", True, f"{rfc3339(clock.now_ns())}, {state}{mend}")

@@ -1,0 +1,69 @@
+"""What several commands need."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+from agent.config import Config, Pipeline, load_config
+from agent.errors import ConfigError
+
+DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/edge-agent/config.yaml"))
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """The configuration that was named, or the first of the defaults that is there.
+
+    Raises:
+        ConfigError: there is none, or it is wrong.
+    """
+    if args.config is not None:
+        return load_config(Path(args.config))
+    path = next((path for path in DEFAULT_CONFIGS if path.exists()), None)
+    if path is None:
+        looked = " nor ".join(map(str, DEFAULT_CONFIGS))
+        raise ConfigError(f"no configuration: neither {looked} is there; name one with --config FILE")
+    return load_config(path)
+
+
+def choose_pipeline(config: Config, name: str | None) -> Pipeline:
+    """The pipeline of that name, or the first.
+
+    Raises:
+        ConfigError: there is no such pipeline.
+    """
+    if name is None:
+        return config.pipelines[0]
+    for pipeline in config.pipelines:
+        if pipeline.name == name:
+            return pipeline
+    have = ", ".join(pipeline.name for pipeline in config.pipelines)
+    raise ConfigError(f"--pipeline {name}: expected one of {have}")
+
+
+class ProgressLine:
+    """A line on stderr that counts up and tells the rate; silent when stderr is no terminal."""
+
+    def __init__(self, unit: str, total: int | None = None) -> None:
+        self.count = 0
+        self._unit, self._total = unit, total
+        self._show = sys.stderr.isatty()
+        self._started_s = self._shown_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._show:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def add(self) -> None:
+        """One more is done."""
+        self.count += 1
+        now_s = time.monotonic()
+        if self._show and now_s - self._shown_s > 0.1:
+            self._shown_s = now_s
+            of = f"/{self._total}" if self._total else ""
+            rate = self.count / (now_s - self._started_s)
+            print(f"\r\x1b[K{self.count}{of} {self._unit}, {rate:.0f}/s", end="", file=sys.stderr, flush=True)

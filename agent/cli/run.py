@@ -1,0 +1,24 @@
+"""`edge-agent run`: the daemon."""
+
+import argparse
+import os
+import sys
+
+from agent.cli.common import read_config
+from agent.inference.worker import warm_up
+
+
+def main(args: argparse.Namespace) -> int:
+    """Run until told to stop; a `restart` command starts the same program anew in this process."""
+    config = read_config(args)
+    warm_up()  # the workers' server imports its libraries while we import ours
+    from agent.daemon import Daemon
+    from agent.logs import configure_logs
+
+    configure_logs(config.log.level, config.log.format)
+    daemon = Daemon(config)
+    daemon.run()
+    if daemon.restart_wanted:
+        sys.stderr.flush()
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
+    return 0

@@ -1,0 +1,130 @@
+"""What an operator may ask of a running device over MQTT, answered on the response topic that came with the command."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import structlog
+
+from agent.events.snapshot import SnapshotJob
+from agent.mqtt.inbox import Inbound, Inbox
+from agent.mqtt.link import Link
+from agent.pipeline import Pipeline
+from agent.runtime.progress import Progress
+from agent.values import OutboundMessage
+from agent.wire.messages import Command, Reply, Stamp, encode
+from agent.wire.topics import Topics
+
+_log = structlog.get_logger()
+_decode = msgspec.json.Decoder(Command).decode
+
+
+class _Refused(Exception):  # noqa: N818 - an answer, not a failure
+    """The command can't be done; the text goes back to who asked."""
+
+
+class Commands:
+    """Takes commands from the inbox, one after the other."""
+
+    def __init__(
+        self,
+        pipelines: Mapping[str, Pipeline],
+        *,
+        inbox: Inbox,
+        link: Link,
+        topics: Topics,
+        stamp: Stamp,
+        progress: Progress,
+        status: Callable[[], dict[str, Any]],
+        snapshot: Callable[[SnapshotJob], bool],
+        restart: Callable[[], None],
+    ) -> None:
+        self._pipelines = pipelines
+        self._inbox, self._link, self._topics, self._stamp = inbox, link, topics, stamp
+        self._progress = progress
+        self._status, self._snapshot, self._restart = status, snapshot, restart
+        self._table: dict[str, Callable[[Command], dict[str, Any]]] = {
+            "ping": lambda _: {},
+            "status": lambda _: self._status(),
+            "snapshot": self._take_snapshot,
+            "set": self._set,
+            "restart": self._do_restart,
+        }
+
+    def loop(self, stop: threading.Event) -> None:
+        """Body of the commands thread."""
+        while not stop.is_set():
+            self._progress.beat("commands")
+            inbound = self._inbox.take(1.0)
+            if inbound is not None:
+                self.handle(inbound)
+
+    def handle(self, inbound: Inbound) -> None:
+        """Do one command and answer it; nothing that comes in raises."""
+        name = self._topics.command_of(inbound.topic) or "?"
+        if inbound.retain:  # a command that lies on the broker would come again at every connection
+            _log.warning("command.refused", command=name, reason="retained")
+            return
+        try:
+            data = self._do(name, inbound.payload)
+            reply = Reply(**self._stamp(), command=name, ok=True, data=data)
+            _log.info("command.done", command=name)
+        except _Refused as exc:
+            reply = Reply(**self._stamp(), command=name, ok=False, error=str(exc))
+            _log.warning("command.refused", command=name, reason=str(exc))
+        if inbound.response_topic:
+            message = OutboundMessage(topic=inbound.response_topic, payload=encode(reply), in_chain=False)
+            self._link.post(message, qos=1, correlation_data=inbound.correlation_data)
+
+    def _do(self, name: str, payload: bytes) -> dict[str, Any]:
+        action = self._table.get(name)
+        if action is None:
+            raise _Refused(f"unknown command; there are: {', '.join(self._table)}")
+        try:
+            command = _decode(payload or b"{}")
+        except (msgspec.MsgspecError, RecursionError) as exc:
+            raise _Refused(f"the payload is not a command: {exc}") from exc
+        return action(command)
+
+    def _pipeline(self, command: Command) -> Pipeline:
+        if command.pipeline is None and len(self._pipelines) == 1:
+            return next(iter(self._pipelines.values()))
+        pipeline = self._pipelines.get(command.pipeline or "")
+        if pipeline is None:
+            raise _Refused(f"pipeline: expected one of {', '.join(self._pipelines)}, got {command.pipeline!r}")
+        return pipeline
+
+    def _take_snapshot(self, command: Command) -> dict[str, Any]:
+        pipeline = self._pipeline(command)
+        if pipeline.last_seen is None:
+            raise _Refused(f"pipeline {pipeline.name} has not seen a frame yet")
+        frame, answer = pipeline.last_seen
+        event_id = secrets.token_hex(8)
+        job = SnapshotJob(
+            pipeline=pipeline.name,
+            image=frame.data,
+            found=answer.found,
+            event_id=event_id,
+            captured_at_ns=frame.captured_at_ns,
+        )
+        if not self._snapshot(job):
+            raise _Refused("too many snapshots are waiting; try again")
+        age_s = (time.monotonic_ns() - frame.captured_ns) / 1e9
+        return {"event_id": event_id, "topic": self._topics.snapshots(pipeline.name), "age_s": round(age_s, 3)}
+
+    def _set(self, command: Command) -> dict[str, Any]:
+        pipeline = self._pipeline(command)
+        if command.enabled is None and command.min_confidence is None:
+            raise _Refused("nothing to set: expected enabled (true or false) or min_confidence (0 to 1)")
+        if command.enabled is not None:
+            pipeline.enabled = command.enabled
+        if command.min_confidence is not None:
+            pipeline.min_confidence = command.min_confidence
+        return {"pipeline": pipeline.name, "enabled": pipeline.enabled, "min_confidence": pipeline.min_confidence}
+
+    def _do_restart(self, _: Command) -> dict[str, Any]:
+        self._restart()
+        return {}

@@ -1,0 +1,279 @@
+"""Builds everything from the configuration, runs the threads, and stops them in order.
+
+| thread             | body                      | waits in                     | at stop                             |
+|--------------------|---------------------------|------------------------------|-------------------------------------|
+| capture.{pipeline} | Pipeline.capture_loop     | the reader's watch           | leaves the source, closed or not    |
+| infer.{pipeline}   | Pipeline.infer_loop       | the slot, the worker's pipe  | finishes or gives up the frame      |
+| publish            | publish_loop              | outbox, PUBACKs              | leaves the rest on the disk         |
+| sync               | Outbox.sync_loop          | a second                     | a last sync in Outbox.close         |
+| snapshots          | SnapshotMaker.loop        | its queue                    | drops what is in it                 |
+| commands           | Commands.loop             | the inbox                    | -                                   |
+| telemetry          | reporter loop             | the interval                 | -                                   |
+| status             | answer_loop               | its socket                   | removes the socket                  |
+| main               | Supervisor.run            | the first to end             | joins all under one deadline        |
+
+Beside them: the readers that sources run in (they may hang in a driver and are left behind then), and paho's own.
+"""
+
+import functools
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import structlog
+
+from agent import __version__
+from agent.capture import prepare_environment
+from agent.commands import Commands
+from agent.config import Config, device_id
+from agent.errors import OutboxError
+from agent.events.snapshot import SnapshotJob, SnapshotMaker
+from agent.mqtt.inbox import Inbox
+from agent.mqtt.link import Link
+from agent.outbox.store import Gap as EvictedGap
+from agent.outbox.store import open_outbox
+from agent.pipeline import Pipeline, Services, publish_loop
+from agent.runtime.clock import Clock, rfc3339
+from agent.runtime.health import Health
+from agent.runtime.local import answer_loop
+from agent.runtime.notify import Notifier
+from agent.runtime.progress import Progress
+from agent.runtime.supervisor import Supervisor
+from agent.telemetry import device
+from agent.telemetry.reporter import report_loop
+from agent.values import OutboundMessage
+from agent.wire.messages import (
+    Gap,
+    MqttTelemetry,
+    OutboxTelemetry,
+    Stamp,
+    Status,
+    Telemetry,
+    encode,
+)
+from agent.wire.topics import Topics
+
+_STOP_S = 8.0
+"""What the threads get to end in, together; with what follows, the daemon stops within ten seconds."""
+
+_log = structlog.get_logger()
+
+
+class Daemon:
+    """The agent. Building it opens the outbox and starts nothing; `run` does all the rest."""
+
+    def __init__(self, config: Config) -> None:
+        """Raises ConfigError, ModelError (no such bundle) or OutboxError."""
+        self.config = config
+        self.restart_wanted = False
+        self._stop = threading.Event()
+        self._supervisor = Supervisor(self._stop)
+        self._notifier = Notifier()
+        self._ready = self._asked_to_stop = False
+        self._clock = Clock()
+        self._stamp = Stamp(device_id(config), self._clock)
+        self._topics = Topics(config.mqtt.prefix, self._stamp.device)
+        self._started_ns = time.monotonic_ns()
+        self._started_at = rfc3339(self._clock.now_ns())
+        self._health = Health(on_change=self._tell_status)
+        self._progress = Progress()
+        self._usage = device.DeviceReader(disk_of=Path(config.outbox.dir))
+        prepare_environment(spec.source for spec in config.pipelines)
+        self._outbox = open_outbox(
+            Path(config.outbox.dir),
+            max_bytes=config.outbox.max_bytes,
+            max_age_s=config.outbox.max_age,
+            durability=config.outbox.durability,
+            gap_message=self._gap_message,
+        )
+        self._snapshots = SnapshotMaker(
+            {spec.name: spec.snapshots for spec in config.pipelines}, deliver=self._deliver_snapshot
+        )
+        services = Services(
+            topics=self._topics,
+            stamp=self._stamp,
+            sink=self._outbox,
+            snapshot=self._snapshots.submit,
+            health=self._health,
+            progress=self._progress,
+        )
+        models_dir = Path(config.models.dir)
+        self._pipelines = {spec.name: Pipeline(spec, services, models_dir, self._stop) for spec in config.pipelines}
+        self._inbox = Inbox()
+        self._link = Link(
+            config.mqtt,
+            self._stamp.device,
+            will=self._status_message("offline"),
+            birth=self._status_message,
+            topic_filters=self._topics.command_filters(config.device.groups),
+            inbox=self._inbox,
+        )
+        self._outbox.on_put = self._link.wake
+
+    # --- running -------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Run until a signal, a `restart` command, or the first thread that fails.
+
+        Raises:
+            AgentError: what ended the daemon, other than being asked to stop.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        for name, body in self._threads():
+            self._supervisor.add(name, body)
+        _log.info("daemon.started", device=self._stamp.device, version=__version__, pid=os.getpid())
+        try:
+            ending = self._supervisor.run(self._tick, tick_s=min(1.0, self._notifier.watchdog_s or 1.0), join_s=_STOP_S)
+        finally:
+            self._notifier.stopping()
+            for pipeline in self._pipelines.values():
+                pipeline.active.close()
+            self._outbox.close()
+            _log.info("daemon.stopped")
+        if ending.error is not None:
+            raise ending.error
+
+    def _threads(self) -> list[tuple[str, Callable[[threading.Event], None]]]:
+        threads: list[tuple[str, Callable[[threading.Event], None]]] = []
+        for name, pipeline in self._pipelines.items():
+            threads += [(f"infer.{name}", pipeline.infer_loop), (f"capture.{name}", pipeline.capture_loop)]
+        commands = Commands(
+            self._pipelines,
+            inbox=self._inbox,
+            link=self._link,
+            topics=self._topics,
+            stamp=self._stamp,
+            progress=self._progress,
+            status=self.status,
+            snapshot=self._snapshots.submit,
+            restart=self._restart,
+        )
+        publish = functools.partial(
+            publish_loop,
+            self._outbox,
+            self._link,
+            self._health,
+            self._progress,
+            functools.partial(self._status_message, "offline"),
+        )
+        telemetry = functools.partial(report_loop, self.config.telemetry.interval_s, self._report)
+        answers = functools.partial(
+            answer_loop, Path(self.config.outbox.dir), lambda: msgspec.json.encode(self.status())
+        )
+        return [
+            *threads,
+            ("publish", publish),
+            ("sync", self._outbox.sync_loop),
+            ("snapshots", self._snapshots.loop),
+            ("commands", commands.loop),
+            ("telemetry", telemetry),
+            ("status", answers),
+        ]
+
+    def _tick(self) -> None:
+        """Once a second: tell systemd that we are ready, and that we live while every loop shows signs of life."""
+        if not self._ready and all(pipeline.ready.is_set() for pipeline in self._pipelines.values()):
+            self._ready = True
+            self._notifier.ready()
+        stuck = self._progress.stuck()
+        if stuck:
+            self._health.lost("watchdog", f"no sign of life from {', '.join(stuck)}")
+        else:
+            self._health.recovered("watchdog")
+            self._notifier.watchdog()
+            self._notifier.status("; ".join(self._health.reasons()) or "all pipelines run")
+
+    def _on_signal(self, number: int, _: FrameType | None) -> None:
+        if self._asked_to_stop:
+            os._exit(128 + number)  # asked twice: now
+        self._asked_to_stop = True
+        self._supervisor.request_stop()
+
+    def _restart(self) -> None:
+        self.restart_wanted = True
+        timer = threading.Timer(0.5, self._supervisor.request_stop)  # so that the answer still goes out
+        timer.daemon = True
+        timer.start()
+
+    # --- what it says of itself ----------------------------------------------------------------------------------
+
+    def _tell_status(self) -> None:
+        self._link.post(self._status_message(), qos=1)
+
+    def _status_message(self, state: str | None = None) -> OutboundMessage:
+        reasons = self._health.reasons()
+        status = Status(
+            **self._stamp(),
+            state=state or ("degraded" if reasons else "online"),  # type: ignore[arg-type]
+            reasons=[] if state else reasons,
+            version=__version__,
+            started_at=self._started_at,
+        )
+        return OutboundMessage(self._topics.status(), encode(status), in_chain=False, retain=True)
+
+    def _gap_message(self, gap: EvictedGap) -> OutboundMessage:
+        message = Gap(**self._stamp(), from_=gap.first, to=gap.last, count=gap.count, reason=gap.reason)
+        return OutboundMessage(self._topics.gap(), encode(message))
+
+    def _deliver_snapshot(self, job: SnapshotJob, jpeg: bytes, size_wh: tuple[int, int]) -> None:
+        properties = (
+            ("event_id", job.event_id),
+            ("captured_at", rfc3339(job.captured_at_ns)),
+            ("width_px", str(size_wh[0])),
+            ("height_px", str(size_wh[1])),
+        )
+        topic = self._topics.snapshots(job.pipeline)
+        try:
+            self._outbox.put(
+                OutboundMessage(topic, jpeg, in_chain=False, content_type="image/jpeg", user_properties=properties)
+            )
+        except OutboxError as exc:
+            self._health.lost("outbox", str(exc))
+
+    def _report(self) -> None:
+        message = Telemetry(**self._stamp(), **self._numbers())
+        self._link.post(OutboundMessage(self._topics.telemetry(), encode(message), in_chain=False), qos=0)
+
+    def _numbers(self) -> dict[str, Any]:
+        outbox = self._outbox.stats()
+        pids = [pid for pipeline in self._pipelines.values() if (pid := pipeline.active.pid)]
+        return {
+            "uptime_s": round((time.monotonic_ns() - self._started_ns) / 1e9, 1),
+            "pipelines": {name: pipeline.telemetry() for name, pipeline in self._pipelines.items()},
+            "outbox": OutboxTelemetry(
+                pending=outbox.pending, bytes=outbox.bytes, dropped=outbox.dropped, damaged=outbox.damaged
+            ),
+            "host": self._usage.host(),
+            "process": self._usage.process(pids),
+            "mqtt": MqttTelemetry(
+                connects=self._link.connects, refused=self._link.refused, last_error=self._link.last_error
+            ),
+        }
+
+    def status(self) -> dict[str, Any]:
+        """Everything that `edge-agent status` shows, as plain values."""
+        reasons = self._health.reasons()
+        numbers = self._numbers()
+        models = {name: p.active.info for name, p in self._pipelines.items() if p.active.info}
+        with_connection = {**msgspec.to_builtins(numbers["mqtt"]), "connected": self._link.connected}
+        return msgspec.to_builtins(  # type: ignore[no-any-return]
+            {
+                **self._stamp(),
+                "state": "degraded" if reasons else "online",
+                "reasons": reasons,
+                "version": __version__,
+                "started_at": self._started_at,
+                "pid": os.getpid(),
+                **numbers,
+                "mqtt": with_connection,
+                "models": models,
+                "last_errors": self._health.last_errors(),
+            }
+        )

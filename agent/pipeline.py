@@ -1,0 +1,276 @@
+"""THE FRAME PATH, in reading order: capture_loop, infer_loop with process, publish_loop.
+
+    source -> slot -> worker -> rules -> outbox -> broker
+
+The slot between capture and inference has one place: the newest frame wins, and what was replaced is counted. Each
+loop is the body of one thread; the list of threads is in `daemon.py`.
+"""
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from agent.capture import make_source, stall_timeout_s
+from agent.capture.reader import Reader
+from agent.config import Pipeline as PipelineSpec
+from agent.errors import LinkDown, ModelError, OutboxError, SourceError, SourceUnusable, WorkerLost
+from agent.events.rules import EventChange, Rules
+from agent.events.snapshot import SnapshotJob
+from agent.inference.active import ActiveModel
+from agent.inference.locate import find_bundle
+from agent.inference.protocol import Answer
+from agent.inference.worker import Worker
+from agent.outgoing import event_message, result_message
+from agent.runtime.backoff import Backoff
+from agent.runtime.health import Health
+from agent.runtime.latest import LatestSlot
+from agent.runtime.progress import Progress
+from agent.telemetry.metrics import PipelineMetrics, SourceState
+from agent.values import Frame, OutboundMessage, Timing
+from agent.wire.messages import Stamp
+from agent.wire.topics import Topics
+
+if TYPE_CHECKING:  # `replay` needs neither
+    from agent.mqtt.link import Link
+    from agent.outbox.store import Outbox
+
+_CONNECT_TIMEOUT_S = 10.0
+_WAIT_S = 1.0
+"""The longest that a loop waits before it shows a sign of life."""
+
+
+class Sink(Protocol):
+    """Takes messages: the outbox, or the file of `replay`."""
+
+    def put(self, message: OutboundMessage) -> int:
+        """Store a message; raises OutboxError when that is not possible."""
+
+
+def measured(answer: Answer, total_ms: float) -> Timing:
+    """What a result says of the time it took."""
+    return Timing(answer.preprocess_ms, answer.infer_ms, answer.decode_ms, round(total_ms, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all pipelines of a daemon share."""
+
+    topics: Topics
+    stamp: Stamp
+    sink: Sink
+    snapshot: Callable[[SnapshotJob], bool]
+    health: Health
+    progress: Progress
+    timing: Callable[[Answer, float], Timing] = measured
+
+
+class _Halt(threading.Event):
+    """Set when the daemon stops or the pipeline is turned off; to be asked is a sign of life."""
+
+    def __init__(self, is_halted: Callable[[], bool], beat: Callable[[], None]) -> None:
+        super().__init__()
+        self._is_halted, self._beat = is_halted, beat
+
+    def is_set(self) -> bool:
+        self._beat()
+        return self._is_halted()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Look a few times a second; nobody tells."""
+        deadline_s = time.monotonic() + (threading.TIMEOUT_MAX if timeout is None else timeout)
+        while not self.is_set() and (left_s := deadline_s - time.monotonic()) > 0:
+            super().wait(min(0.1, left_s))
+        return self.is_set()
+
+
+class Pipeline:
+    """One source through one model. Building it starts nothing."""
+
+    def __init__(self, spec: PipelineSpec, services: Services, models_dir: Path, stop: threading.Event) -> None:
+        """Raises ModelError when there is no such bundle."""
+        self.name = spec.name
+        self.spec = spec
+        self.min_confidence = spec.min_confidence
+        self.enabled = spec.enabled
+        self.metrics = PipelineMetrics()
+        self.ready = threading.Event()
+        """The model is loaded, or was tried to be."""
+        self.last_seen: tuple[Frame, Answer] | None = None
+        """The frame that was looked at last, for the `snapshot` command."""
+        self.slot: LatestSlot[Frame] = LatestSlot()
+        self._services = services
+        self._rules = Rules(spec.events, spec.results)
+        self.active = ActiveModel(
+            functools.partial(
+                Worker,
+                find_bundle(models_dir, spec.model),
+                threads=spec.threads,
+                delegate=spec.delegate,
+                timeout_s=spec.infer_timeout_s,
+                stop=stop,
+            )
+        )
+
+    # --- capture: source -> slot ---------------------------------------------------------------------------------
+
+    def capture_loop(self, stop: threading.Event) -> None:
+        """Keep the source open and its frames coming, whatever happens to it.
+
+        Raises:
+            SourceUnusable: the source can never work as configured.
+        """
+        part, health, backoff = f"capture.{self.name}", self._services.health, Backoff(base_s=0.5, cap_s=15.0)
+        reader = Reader(functools.partial(make_source, self.spec.source), self._take_in)
+        halt = _Halt(lambda: stop.is_set() or not self.enabled, functools.partial(self._services.progress.beat, part))
+        while not stop.is_set():
+            if not self.enabled:
+                self._rest("off", stop)
+                continue
+            try:
+                if self.metrics.source_state != "lost":
+                    self.metrics.source_state = "starting"
+                reader.start()
+                if reader.watch(halt, stall_timeout_s(self.spec.source)) == "ended":
+                    self._rest("ended", halt)
+            except SourceUnusable:
+                raise
+            except SourceError as exc:
+                if self.metrics.source_state == "running":
+                    backoff.reset()
+                self.metrics.source_state = "lost"
+                health.lost(part, str(exc))
+                halt.wait(backoff.next_s())
+            finally:
+                self.metrics.frames_broken = reader.broken
+
+    def _rest(self, state: SourceState, until: threading.Event) -> None:
+        """Nothing to capture: a recording is over, or the pipeline is turned off; `set` may bring it back."""
+        self.metrics.source_state = state
+        self._services.health.recovered(f"capture.{self.name}")
+        while not until.wait(_WAIT_S / 2) and (state == "ended" or not self.enabled):
+            self._services.progress.beat(f"capture.{self.name}")
+
+    def _take_in(self, frame: Frame) -> None:
+        self.metrics.frames_captured += 1
+        if self.metrics.source_state != "running":
+            self.metrics.source_state = "running"
+            self._services.health.recovered(f"capture.{self.name}")
+        self.slot.put(frame)
+
+    # --- inference: slot -> outbox -------------------------------------------------------------------------------
+
+    def infer_loop(self, stop: threading.Event) -> None:
+        """Look at the newest frame, again and again.
+
+        Raises:
+            ModelError: at start, the bundle can't be used.
+        """
+        with contextlib.suppress(WorkerLost):
+            self.active.current()
+        self.ready.set()
+        while not stop.is_set():
+            self._services.progress.beat(f"infer.{self.name}")
+            frame = self.slot.take(_WAIT_S)
+            with self._troubles(stop):
+                if frame is not None:
+                    self.process(frame)
+                else:
+                    self._tell(self._rules.tick(time.monotonic_ns(), time.time_ns()))
+
+    def process(self, frame: Frame) -> None:
+        """The way of one frame.
+
+        Raises:
+            WorkerLost, ModelError: there is no answer for this frame.
+            OutboxError: what was found could not be stored.
+        """
+        worker = self.active.current()  # the only contact with the update path
+        started_ns = time.perf_counter_ns()
+        answer = worker.run(frame.data, self.min_confidence)
+        total_ms = (time.perf_counter_ns() - started_ns) / 1e6
+        self.last_seen = frame, answer
+        decision = self._rules.decide(answer.found, frame.captured_ns, frame.captured_at_ns)
+        if decision.publish_result:
+            self._publish(frame, answer, total_ms)
+        self._tell(decision.events)
+        self.metrics.inferred(time.monotonic_ns() - frame.captured_ns)
+
+    def _publish(self, frame: Frame, answer: Answer, total_ms: float) -> None:
+        to, model = self._services, self.active.info
+        if model is not None:
+            timing = to.timing(answer, total_ms)
+            to.sink.put(result_message(to.topics, to.stamp, self.name, frame, model, answer, timing))
+
+    def _tell(self, changes: Sequence[EventChange]) -> None:
+        """Put events into the outbox, and have a snapshot taken of each that starts."""
+        to = self._services
+        for change in changes:
+            to.sink.put(event_message(to.topics, to.stamp, self.name, change))
+            if change.type == "started" and self.spec.snapshots.on == "events" and self.last_seen:
+                frame, answer = self.last_seen
+                to.snapshot(SnapshotJob(self.name, frame.data, answer.found, change.event_id, frame.captured_at_ns))
+
+    @contextlib.contextmanager
+    def _troubles(self, stop: threading.Event) -> Iterator[None]:
+        """Expected trouble with one frame: count it, say it once, go on with the next."""
+        model, health = f"model.{self.name}", self._services.health
+        try:
+            yield
+        except (WorkerLost, ModelError) as exc:
+            if not stop.is_set():
+                self.metrics.frames_failed += 1
+                health.lost(model, str(exc))
+        except OutboxError as exc:
+            health.recovered(model)
+            health.lost("outbox", str(exc))
+        else:
+            health.recovered(model)
+            health.recovered("outbox")
+
+
+# --- publishing: outbox -> broker ------------------------------------------------------------------------------------
+
+
+def publish_loop(
+    outbox: "Outbox",
+    link: "Link",
+    health: Health,
+    progress: Progress,
+    last_words: Callable[[], OutboundMessage],
+    stop: threading.Event,
+) -> None:
+    """Send what the outbox holds, in order, one connection after the other; a message is done with at its PUBACK."""
+    backoff = Backoff(base_s=0.5, cap_s=60.0)
+    while not stop.is_set():
+        progress.beat("publish")
+        try:
+            link.connect(_CONNECT_TIMEOUT_S)
+            health.recovered("mqtt")
+            _send_all(outbox, link, progress, backoff, stop)
+        except LinkDown as exc:
+            health.lost("mqtt", str(exc))
+            link.close(None, 2.0)
+            stop.wait(backoff.next_s())
+    link.close(last_words(), 3.0)
+
+
+def _send_all(outbox: "Outbox", link: "Link", progress: Progress, backoff: Backoff, stop: threading.Event) -> None:
+    """Raises LinkDown when the connection ends."""
+    from agent.mqtt.link import BATCH_BYTES
+
+    sent = outbox.acked
+    while not stop.is_set():
+        progress.beat("publish")
+        link.pump()
+        for message_id in link.take_acks():
+            outbox.ack(message_id)
+            backoff.reset()  # a broker is well when it takes messages, not already when it says hello
+        for message in outbox.next(sent, link.room(), BATCH_BYTES):
+            link.send(message)
+            sent = message.id
+        link.wait(_WAIT_S)
