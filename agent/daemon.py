@@ -36,7 +36,7 @@ from agent.errors import OutboxError
 from agent.events.snapshot import SnapshotJob, SnapshotMaker
 from agent.mqtt.inbox import Inbox
 from agent.mqtt.link import Link
-from agent.outbox.store import Gap as EvictedGap
+from agent.outbox.chain import Gap as EvictedGap
 from agent.outbox.store import open_outbox
 from agent.pipeline import Pipeline, Services, publish_loop
 from agent.runtime.clock import Clock, rfc3339
@@ -219,7 +219,7 @@ class Daemon:
         return OutboundMessage(self._topics.status(), encode(status), in_chain=False, retain=True)
 
     def _gap_message(self, gap: EvictedGap) -> OutboundMessage:
-        message = Gap(**self._stamp(), from_=gap.first, to=gap.last, count=gap.count, reason=gap.reason)
+        message = Gap(**self._stamp(), from_=gap.from_, to=gap.to, count=gap.count, reason=gap.reason)
         return OutboundMessage(self._topics.gap(), encode(message))
 
     def _deliver_snapshot(self, job: SnapshotJob, jpeg: bytes, size_wh: tuple[int, int]) -> None:
@@ -246,7 +246,9 @@ class Daemon:
         pids = [pid for pipeline in self._pipelines.values() if (pid := pipeline.active.pid)]
         return {
             "uptime_s": round((time.monotonic_ns() - self._started_ns) / 1e9, 1),
-            "pipelines": {name: pipeline.telemetry() for name, pipeline in self._pipelines.items()},
+            "pipelines": {
+                name: pipeline.telemetry(self.config.telemetry.interval_s) for name, pipeline in self._pipelines.items()
+            },
             "outbox": OutboxTelemetry(
                 pending=outbox.pending, bytes=outbox.bytes, dropped=outbox.dropped, damaged=outbox.damaged
             ),

@@ -32,7 +32,7 @@ from agent.runtime.latest import LatestSlot
 from agent.runtime.progress import Progress
 from agent.telemetry.metrics import PipelineMetrics, SourceState
 from agent.values import Frame, OutboundMessage, Timing
-from agent.wire.messages import Stamp
+from agent.wire.messages import PipelineTelemetry, Stamp
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:  # `replay` needs neither
@@ -148,6 +148,10 @@ class Pipeline:
             finally:
                 self.metrics.frames_broken = reader.broken
 
+    def telemetry(self, window_s: float) -> PipelineTelemetry:
+        """Counters since the start, rate and latency over the last so many seconds."""
+        return self.metrics.snapshot(window_s, frames_replaced=self.slot.dropped, worker_restarts=self.active.restarts)
+
     def _rest(self, state: SourceState, until: threading.Event) -> None:
         """Nothing to capture: a recording is over, or the pipeline is turned off; `set` may bring it back."""
         self.metrics.source_state = state
@@ -180,7 +184,7 @@ class Pipeline:
                 if frame is not None:
                     self.process(frame)
                 else:
-                    self._tell(self._rules.tick(time.monotonic_ns(), time.time_ns()))
+                    self._tell(self._rules.tick(time.monotonic_ns()))
 
     def process(self, frame: Frame) -> None:
         """The way of one frame.

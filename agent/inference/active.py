@@ -21,6 +21,7 @@ class ActiveModel:
         self._backoff = backoff or Backoff(base_s=0.2, cap_s=30.0)
         self._lock = threading.Lock()
         self._worker: Worker | None = None
+        self._loss = "the model is not loaded"
         self._started_s = 0.0
         self._not_before_s = 0.0
         self.info: BundleInfo | None = None
@@ -42,8 +43,10 @@ class ActiveModel:
 
     def _start_next(self, *, again: bool) -> Worker:
         now_s = time.monotonic()
+        if self._worker is not None and self._worker.loss:
+            self._loss = self._worker.loss
         if now_s < self._not_before_s:
-            raise WorkerLost(f"waiting {self._not_before_s - now_s:.1f} s before the model is started again")
+            raise WorkerLost(self._loss)  # the same words while it waits, so that they are told once
         if now_s - self._started_s > _HEALTHY_AFTER_S:
             self._backoff.reset()
         self._not_before_s = now_s + (self._backoff.next_s() if again else 0.0)

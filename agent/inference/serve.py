@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import mmap
+import multiprocessing.forkserver
 import os
 import resource
 import signal
@@ -73,7 +74,16 @@ def _give_up_privileges() -> None:
     """A model is code from outside: it dies with the daemon, dies first when memory is short, and dumps no core."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the daemon decides when we end
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _die_with_the_daemon()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _die_with_the_daemon() -> None:
+    """Our parent is the fork server; it ends when nobody holds the other end of its pipe, and we are handed one so that
+    we could start processes too. Without it a model that hangs would keep the server and itself alive for ever."""
+    alive_fd = getattr(multiprocessing.forkserver._forkserver, "_forkserver_alive_fd", None)  # noqa: SLF001 - see above
+    if alive_fd is not None:
+        os.close(alive_fd)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

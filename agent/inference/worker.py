@@ -55,6 +55,8 @@ class Worker:
         self._folder, self._threads, self._delegate = folder, threads, delegate
         self._timeout_s, self._stop = timeout_s, stop
         self._process: ForkServerProcess | None = None
+        self.loss: str | None = None
+        """How the process was lost, once it was."""
         self._memory_fd = -1
         self._memory: mmap.mmap | None = None
 
@@ -127,9 +129,9 @@ class Worker:
         deadline = time.monotonic() + timeout_s
         while not self._poll.poll(min(_SLICE_S, timeout_s) * 1000):
             if self._stop.is_set():
-                raise self._lost("stopped")
+                raise self._lost("was stopped")
             if time.monotonic() >= deadline:
-                raise self._lost(f"no answer within {timeout_s:g} s")
+                raise self._lost(f"gave no answer within {timeout_s:g} s")
         try:
             message = self._pipe.recv_bytes(MAX_ANSWER_BYTES)
         except (EOFError, OSError) as exc:
@@ -146,8 +148,9 @@ class Worker:
         code = process.exitcode if process else None
         self.close()
         if what == "crashed" and code is not None:
-            what = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        return WorkerLost(f"the model's process {what}")
+            what = f"crashed with {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
+        self.loss = f"the model's process {what}"
+        return WorkerLost(self.loss)
 
     def close(self) -> None:
         """Kill the process; a model has nothing to save. Safe to call twice, and before `start`."""
@@ -160,6 +163,13 @@ class Worker:
         process.join(2.0)
         self._memory = None
         os.close(self._memory_fd)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 class _Fd:
