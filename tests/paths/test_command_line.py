@@ -205,7 +205,6 @@ class TestBench:
         done = edge_agent(tmp_path, "bench", "--json", "--seconds", "1", config=config)
         report = json.loads(done.stdout)
         fields = ("invoke_ms", "bound_fps", "pipeline_fps", "ratio", "latency_ms", "overhead_us", "cpu_s_per_frame")
-        )
         assert {*fields, "rss_bytes", "start_ms", "runtime"} <= set(report)
         assert {"package", "version", "threads", "delegate"} == set(report["runtime"])
         assert report["broker"]
