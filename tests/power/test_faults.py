@@ -51,8 +51,10 @@ def run_faults(tmp_path: Path, count: int, seed: int | None) -> None:
             reader.wait_for(lambda m: len(m) > 10, 60)
             faults = make_faults(agent, broker, proxy, rtsp, rng)
             done = dict.fromkeys(faults, 0)
-            for _ in range(count):
-                name = rng.choice(sorted(faults))
+            for turn in range(count):
+                if turn % len(faults) == 0:  # each kind as often as the others, in an order of its own each time
+                    order = rng.sample(sorted(faults), len(faults))
+                name = order[turn % len(faults)]
                 faults[name]()
                 done[name] += 1
                 pause(rng.uniform(0.1, 1.5))
