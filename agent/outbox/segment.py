@@ -1,0 +1,207 @@
+"""Segment files: `{first id}.seg`, records one after the other. Space comes back by unlinking whole files."""
+
+import contextlib
+import errno
+import os
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent.outbox.ages import Instant
+from agent.outbox.chain import Point
+from agent.outbox.record import find_record
+
+SEGMENT_BYTES = 256 * 1024
+"""A record that would make a file larger starts the next one."""
+
+_BLOCK_BYTES = 16 * 1024
+
+
+@dataclass(slots=True, eq=False)
+class Segment:
+    """What is known of a file without reading it. Its ids are contiguous."""
+
+    path: Path
+    first: int
+    """Id of its first record; names the file."""
+    last: int
+    """Id of its last record."""
+    size: int
+    """Bytes of whole records."""
+    start: Point
+    """The chain before its first record."""
+    end: Point
+    """The chain after its last record."""
+    oldest: Instant
+    """When its first record was accepted."""
+    newest: Instant
+    """When its last record was accepted."""
+    dirty: bool = True
+    """Not known to be synced."""
+
+    def pending(self, done: int) -> int:
+        """How many of its ids lie behind `done`."""
+        return self.last - max(done, self.first - 1)
+
+
+def segment_files(folder: Path) -> list[Path]:
+    """All segments of a folder, oldest first; files of other names are left alone."""
+    return sorted(path for path in folder.glob("*.seg") if path.stem.isascii() and path.stem.isdigit())
+
+
+def read_range(path: Path, offset: int, size: int) -> bytes:
+    """Bytes of a file; blocks that the disk can't read come as zeros, and a file that is not there as nothing: damage.
+
+    Raises:
+        OSError: anything else.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return b""
+    try:
+        end = offset + size
+        return b"".join(_read_block(fd, at, min(_BLOCK_BYTES, end - at)) for at in range(offset, end, _BLOCK_BYTES))
+    finally:
+        os.close(fd)
+
+
+def _read_block(fd: int, offset: int, size: int) -> bytes:
+    try:
+        return os.pread(fd, size, offset)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            raise
+        return bytes(size)
+
+
+def load_segment(path: Path, opened: Instant) -> tuple[Segment | None, int, int]:
+    """Scan a file that an earlier process wrote; `opened` is now.
+
+    Returns:
+        The segment, or None when no record in it is whole; how many damaged places have a whole record behind them;
+        and how many bytes behind the last whole record are of no use.
+
+    Raises:
+        OSError: it can't be opened.
+    """
+    data = read_range(path, 0, path.stat().st_size)
+    segment: Segment | None = None
+    damaged = at = 0
+    while found := find_record(data, at):
+        record, begin, end = found
+        damaged += begin > at
+        at = end
+        when = Instant(opened.mono_s, record.accepted_unix_s, record.synced, own=False)
+        if segment is None:
+            segment = Segment(path, int(path.stem), record.id, end, record.before, record.after, when, when)
+        segment.last, segment.size, segment.end, segment.newest = record.id, end, record.after, when
+    return segment, damaged, len(data) - at
+
+
+def accepted_after(segment: Segment, done: int) -> float:
+    """When the first record behind `done` was accepted, in Unix seconds; when its last was, if none can be read."""
+    with contextlib.suppress(OSError):
+        data, at = read_range(segment.path, 0, segment.size), 0
+        while found := find_record(data, at):
+            record, _, at = found
+            if record.id > done:
+                return record.accepted_unix_s
+    return segment.newest.unix_s
+
+
+def sync_files(segments: list[Segment]) -> None:
+    """Make what was written durable; a file that vanished was acknowledged or evicted meanwhile.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    for segment in segments:
+        try:
+            fd = os.open(segment.path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        try:
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+
+class SegmentLog:
+    """The segments of a folder, oldest first, and the file that is written to. The owner locks."""
+
+    def __init__(self, folder: Path, segments: list[Segment], max_span_s: float) -> None:
+        self.segments = deque(segments)
+        self.bytes = sum(segment.size for segment in segments)
+        self.new_names = bool(segments)
+        """There are files whose names are not known to be synced."""
+        self._folder = folder
+        self._max_span_s = max_span_s
+        self._active: Segment | None = None
+        self._fd = -1
+
+    def append(self, data: bytes, id_: int, before: Point, after: Point, at: Instant) -> None:
+        """Write one record: in the page cache when this returns, where a kill can't reach it.
+
+        Raises:
+            OSError: it could not be written as a whole; nothing of it is left.
+        """
+        segment = self._active
+        if segment is None or self._is_complete(segment, len(data), id_, at):
+            segment = self._start(id_, before, at)
+        try:
+            written = 0
+            while written < len(data):
+                written += os.pwrite(self._fd, data[written:], segment.size + written)
+        except OSError:
+            if segment.size == 0:
+                self.drop(segment)
+            else:
+                with contextlib.suppress(OSError):  # readers stop at `size` anyway, and recovery cuts it off
+                    os.ftruncate(self._fd, segment.size)
+            raise
+        segment.last, segment.end, segment.newest, segment.dirty = id_, after, at, True
+        segment.size += len(data)
+        self.bytes += len(data)
+
+    def _is_complete(self, segment: Segment, more: int, id_: int, at: Instant) -> bool:
+        too_long = at.mono_s - segment.oldest.mono_s > self._max_span_s
+        return too_long or segment.size + more > SEGMENT_BYTES or segment.last + 1 != id_
+
+    def _start(self, first: int, before: Point, at: Instant) -> Segment:
+        """The next file. The one before is not synced: once acknowledged it never has to reach the disk."""
+        path = self._folder / f"{first:016d}.seg"  # 2**53 has 16 digits: names sort as ids do
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self.close()
+        self._fd = fd
+        self._active = Segment(path, first, first - 1, 0, before, before, at, at)
+        self.segments.append(self._active)
+        self.new_names = True
+        return self._active
+
+    def trim(self, done: int) -> bool:
+        """Unlink what is done with as a whole; true when there was any.
+
+        The file that is written to goes too when it has some size: what is unlinked within the half minute that Linux
+        waits before it writes back never costs the disk a write.
+        """
+        before = len(self.segments)
+        while self.segments and self.segments[0].last <= done:
+            if self.segments[0] is self._active and self._active.size < SEGMENT_BYTES // 4:
+                break
+            self.drop(self.segments[0])
+        return len(self.segments) < before
+
+    def drop(self, segment: Segment) -> None:
+        """Unlink a file, whatever is in it."""
+        if segment is self._active:
+            self.close()
+        self.segments.remove(segment)
+        self.bytes -= segment.size
+        with contextlib.suppress(OSError):  # gone already; or it can't be, and then the next start drops it
+            segment.path.unlink()
+
+    def close(self) -> None:
+        if self._active:
+            os.close(self._fd)
+            self._active = None
