@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import structlog
 
+from agent.runtime.clock import rfc3339
+
 MAX_LAST_ERRORS = 20
 
 log = structlog.get_logger()
@@ -21,8 +23,8 @@ log = structlog.get_logger()
 class LastError:
     """Something that went wrong."""
 
-    at_ns: int
-    """Unix time in nanoseconds."""
+    time: str
+    """RFC 3339."""
     part: str
     reason: str
 
@@ -53,7 +55,7 @@ class Health:
             if before and before.reason == reason:
                 return
             self._losses[part] = _Loss(reason, before.since_ns if before else time.monotonic_ns())
-            self._errors.append(LastError(time.time_ns(), part, reason))
+            self._errors.append(LastError(rfc3339(time.time_ns()), part, reason))
         if before:
             _log_for(part).debug(f"{_area(part)}.still_lost", reason=reason)
         else:

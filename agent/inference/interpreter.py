@@ -1,0 +1,221 @@
+"""The TFLite runtime behind a few calls. The only file that imports it.
+
+ai-edge-litert serves where it is installed; tflite-runtime where it is not (32-bit ARM has no other). The import is at
+the top on purpose: workers are forked from a process that has it already.
+"""
+
+import ctypes
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from agent.config import Delegate
+from agent.errors import ModelError
+from agent.inference.model_file import check_model
+from agent.values import Tensor, TensorInfo
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """On what a model runs."""
+
+    package: str
+    version: str
+    threads: int
+    delegate: str | None
+    """Library of the accelerator; None: the CPU."""
+
+
+def _import_litert() -> Any:
+    from ai_edge_litert import interpreter
+
+    return interpreter
+
+
+def _import_tflite_runtime() -> Any:
+    from tflite_runtime import interpreter
+
+    return interpreter
+
+
+_PACKAGES = {"ai-edge-litert": _import_litert, "tflite-runtime": _import_tflite_runtime}
+"""In the order in which they are tried."""
+
+
+def _find_runtime() -> tuple[Any, str, str]:
+    """Module, package and version.
+
+    Raises:
+        ModelError: there is none that works; says why and what to install.
+    """
+    reasons = []
+    for package, load in _PACKAGES.items():
+        try:
+            module = load()
+            check_numpy(package, np.__version__)
+            return module, package, _version_of(package)
+        except ModuleNotFoundError:
+            continue
+        except (ImportError, ModelError) as exc:
+            reasons.append(f"{package}: {_one_line(exc)}")
+    raise ModelError("; ".join(reasons) or "no TFLite runtime is installed; mend: pip install ai-edge-litert")
+
+
+def check_numpy(package: str, numpy_version: str) -> None:
+    """tflite-runtime 2.14 is built for numpy 1 but says only numpy>=1.23; with numpy 2 its first model ends in a
+    SystemError about `_ARRAY_API`.
+
+    Raises:
+        ModelError: this runtime would crash with this numpy; says how to mend it.
+    """
+    if package == "tflite-runtime" and not numpy_version.startswith(("0.", "1.")):
+        raise ModelError(f"can't work with numpy {numpy_version}; mend: pip install 'edge-agent[tflite-runtime]'")
+
+
+def _version_of(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # some distributions' packages come without metadata
+        return "unknown"
+
+
+def _one_line(exc: BaseException) -> str:
+    return " ".join(str(exc).split())[:300] or type(exc).__name__
+
+
+_MODULE: Any = None
+_PACKAGE, _VERSION, _MISSING = "", "", ""
+try:
+    _MODULE, _PACKAGE, _VERSION = _find_runtime()
+except ModelError as _exc:
+    _MISSING = str(_exc)  # said when a model is loaded, so that `check` can say it too
+
+
+class Interpreter:
+    """One loaded model. Not thread-safe. `invoke` releases the GIL."""
+
+    def __init__(self, model: bytes, *, threads: int, delegate: Delegate | None = None) -> None:
+        """Load a model and allocate its tensors.
+
+        Raises:
+            ModelError: it is not a TFLite model, is truncated, has operators that the runtime lacks, has no input or
+                output; the accelerator can't be used and there is no fallback; there is no usable runtime.
+        """
+        if _MODULE is None:
+            raise ModelError(_MISSING)
+        check_model(model)
+        self.warning: str | None = None
+        """What the user should know although it works; for the caller to log."""
+        self._interpreter = self._load(model, threads, delegate)
+        used = delegate.library if delegate and self.warning is None else None
+        self.runtime = RuntimeInfo(_PACKAGE, _VERSION, threads, used)
+        given, made = self._interpreter.get_input_details(), self._interpreter.get_output_details()
+        if not given or not made:
+            raise ModelError(
+                f"the model has {len(given)} inputs and {len(made)} outputs; at least one of each is needed"
+            )
+        self.inputs: tuple[TensorInfo, ...] = tuple(_info(details) for details in given)
+        self.outputs: tuple[TensorInfo, ...] = tuple(_info(details) for details in made)
+        # Details are looked up once: asking per frame costs 1.3 % of a small model's invoke.
+        self._views: list[Callable[[], Tensor]] = [self._interpreter.tensor(details["index"]) for details in given]
+        self._results: list[Callable[[], Tensor]] = [self._interpreter.tensor(details["index"]) for details in made]
+
+    def input_view(self, index: int = 0) -> Tensor:
+        """An input's own memory, to be written. Drop it before `invoke`, which fails while anyone holds it."""
+        return self._views[index]()
+
+    def invoke(self) -> None:
+        """Run the model on what is in its inputs, which keep their content.
+
+        Raises:
+            ModelError: it failed, or a view of a tensor is still held.
+        """
+        try:
+            self._interpreter.invoke()
+        except (RuntimeError, ValueError) as exc:
+            raise ModelError(f"the model failed: {_one_line(exc)}") from exc
+
+    def output_views(self) -> list[Tensor]:
+        """The outputs' own memory, valid until the next `invoke`, which fails while anyone holds one."""
+        return [view() for view in self._results]
+
+    def _load(self, model: bytes, threads: int, delegate: Delegate | None) -> Any:
+        if delegate is None:
+            return _make(model, threads, [])
+        try:
+            return _make(model, threads, [_load_delegate(delegate)])
+        except ModelError as exc:
+            if delegate.fallback != "cpu":
+                raise
+            self.warning = f"runs on the CPU: {exc}"
+            try:
+                return _make(model, threads, [])
+            except ModelError as on_cpu:
+                raise ModelError(f"{exc}; and on the CPU: {on_cpu}") from on_cpu
+
+
+def _make(model: bytes, threads: int, delegates: list[Any]) -> Any:
+    # Never model_path: a mapped file that is changed later crashes the process, or changes the answers.
+    try:
+        interpreter = _MODULE.Interpreter(
+            model_content=model, num_threads=threads, experimental_delegates=delegates or None
+        )
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError, MemoryError, SystemError) as exc:
+        raise ModelError(_explain(_one_line(exc))) from exc
+    return interpreter
+
+
+def _explain(text: str) -> str:
+    """A line for the user instead of what the runtime says when it lacks an operator."""
+    runtime = f"{_PACKAGE} {_VERSION}"
+    if found := re.search(r"unresolved custom op: (\S+?)\.?(?: |$)", text):
+        if found[1].startswith("edgetpu"):
+            return (
+                "the model is compiled for the Edge TPU; mend: delegate: {library: libedgetpu.so.1}, or the plain model"
+            )
+        return (
+            f"the model needs the operator {found[1]}, which {runtime} does not have; export it with built-in operators"
+        )
+    if found := re.search(r"opcode '(\w+)' version '(\d+)'", text):
+        newer = "; mend: pip install ai-edge-litert" if _PACKAGE == "tflite-runtime" else ""
+        return f"the model needs {found[1]} version {found[2]}, which {runtime} does not have{newer}"
+    if "Select TensorFlow op" in text:
+        return f"the model needs TensorFlow operators, which {runtime} does not have; export it without SELECT_TF_OPS"
+    return f"the model does not load: {text}"
+
+
+def _load_delegate(delegate: Delegate) -> Any:
+    """Raises ModelError; names the library and what to look at."""
+    name = f"accelerator {delegate.library}"
+    try:
+        library = ctypes.CDLL(delegate.library)
+    except OSError as exc:
+        raise ModelError(
+            f"{name} can't be loaded ({_one_line(exc)}); install it, or give its full path as delegate.library"
+        ) from exc
+    # The runtime finds this out too, but then prints a traceback from its destructor.
+    if not (hasattr(library, "tflite_plugin_create_delegate") and hasattr(library, "tflite_plugin_destroy_delegate")):
+        raise ModelError(f"{name} is not a TFLite delegate: it lacks tflite_plugin_create_delegate")
+    try:
+        return _MODULE.load_delegate(delegate.library, dict(delegate.options))
+    except (ValueError, RuntimeError, OSError) as exc:
+        raise ModelError(
+            f"{name} does not start ({_one_line(exc)}); is the device plugged in, may this user open it, "
+            "and are delegate.options right?"
+        ) from exc
+
+
+def _info(details: dict[str, Any]) -> TensorInfo:
+    scale, zero_point = details["quantization"]
+    return TensorInfo(
+        name=details["name"],
+        shape=tuple(int(size) for size in details["shape"]),
+        dtype=np.dtype(details["dtype"]).name,
+        scale=float(scale),
+        zero_point=int(zero_point),
+    )
