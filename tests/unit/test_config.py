@@ -104,7 +104,7 @@ class TestErrors:
         assert expected in error_of(tmp_path, text)
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="nowhere.yaml: no such file"):
+        with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such file"):
             load_config(tmp_path / "nowhere.yaml")
 
     def test_a_huge_file_is_refused(self, tmp_path: Path) -> None:
