@@ -75,7 +75,8 @@ def build(only: Sequence[str], force: bool) -> None:
     groups = ["zoo", *(["test"] if "ssd_oidv4_int8" in stale else [])]
     _run([sys.executable, str(ROOT / "tools" / "fetch_models.py"), *groups], "see the lines above")
     start = time.monotonic()
-    _run([str(VENV / "bin" / "python"), str(BUILDER), *stale], "see the lines above")
+    print(f"building {', '.join(stale)}", flush=True)
+    _run([str(VENV / "bin" / "python"), str(BUILDER), *stale], f"see {REPORT.with_name('build.log')}")
     report = _load_report()
     for name in stale:
         report[name]["builder"] = stamp

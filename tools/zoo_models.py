@@ -6,6 +6,7 @@ torchvision's list of the class names, MediaPipe's SSD, and photos to calibrate 
 
 import ast
 import collections
+import functools
 import importlib
 import json
 import os
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import cv2
 import numpy as np
@@ -23,8 +24,8 @@ from numpy.typing import NDArray
 
 CACHE = Path(__file__).resolve().parent.parent / ".cache"
 MODELS, PICTURES, ZOO = CACHE / "models", CACHE / "pictures", CACHE / "zoo"
-REPORT = ZOO / "report.json"
-CROPS = 20
+REPORT, LOG = ZOO / "report.json", ZOO / "build.log"
+CROPS = 10
 """Random crops of each photo to calibrate with."""
 
 Floats = NDArray[np.float32]
@@ -326,23 +327,32 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def keep_noise_apart() -> TextIO:
+    """Send what native code and libraries print to LOG; returns the old standard output, for us."""
+    own = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    log = os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    return own
+
+
 def main() -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    names = sys.argv[1:]
+    names, own = sys.argv[1:], keep_noise_apart()
     report = json.loads(REPORT.read_text(encoding="utf-8")) if REPORT.is_file() else {}
     makers: dict[str, Callable[[], bytes]] = {"ssd_oidv4_int8": make_ssd_int8}
     if any(name.startswith("efflite0") for name in names):
         write_labels()
         keras_model = make_efflite0(load_state_dict(ZOO / "efficientnet-lite0.pth"))
         for variant in ("fp32", "fp16", "dyn", "int8", "uint8"):
-            makers[f"efflite0_{variant}"] = lambda variant=variant: convert_efflite0(keras_model, variant)
+            makers[f"efflite0_{variant}"] = functools.partial(convert_efflite0, keras_model, variant)
     for name in names:
         start = time.monotonic()
         model = makers[name]()
         write_atomic(MODELS / f"{name}.tflite", model)
         seconds = round(time.monotonic() - start, 1)
         report[name] = {"bytes": len(model), "build_s": seconds, "best": best_classes(name, model)}
-        print(f"{name}: {len(model)} bytes in {seconds} s", flush=True)
+        print(f"{name}: {len(model)} bytes in {seconds} s", file=own)
         write_atomic(REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return 0
 

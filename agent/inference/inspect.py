@@ -49,8 +49,7 @@ def inspect_model(path: Path) -> ModelReport:
         ModelError: the file is missing, too large, no TFLite model (says what it is), truncated, or does not load.
     """
     try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_MODEL_BYTES:  # asked first: read(limit) would set aside a gigabyte
+        if path.stat().st_size > MAX_MODEL_BYTES:  # asked first: read(limit) would set aside a gigabyte
             raise ModelError(f"{path}: larger than {MAX_MODEL_BYTES} bytes")
         model = path.read_bytes()
     except OSError as exc:

@@ -5,6 +5,7 @@ the top on purpose: workers are forked from a process that has it already.
 """
 
 import ctypes
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ def _import_tflite_runtime() -> Any:
 
 
 _PACKAGES = {"ai-edge-litert": _import_litert, "tflite-runtime": _import_tflite_runtime}
-"""In the order in which they are tried."""
+"""In the order in which they are tried; the environment variable EDGE_AGENT_RUNTIME names one outright."""
 
 
 def _find_runtime() -> tuple[Any, str, str]:
@@ -53,9 +54,12 @@ def _find_runtime() -> tuple[Any, str, str]:
         ModelError: there is none that works; says why and what to install.
     """
     reasons = []
-    for package, load in _PACKAGES.items():
+    wanted = os.environ.get("EDGE_AGENT_RUNTIME")
+    if wanted and wanted not in _PACKAGES:
+        raise ModelError(f"EDGE_AGENT_RUNTIME: expected {' or '.join(_PACKAGES)}, got {wanted!r}")
+    for package in [wanted] if wanted else list(_PACKAGES):
         try:
-            module = load()
+            module = _PACKAGES[package]()
             check_numpy(package, np.__version__)
             return module, package, _version_of(package)
         except ModuleNotFoundError:

@@ -117,7 +117,7 @@ class Link:
     def room(self) -> int:
         """How many messages may be sent now."""
         connection = self._connection
-        if connection is None or connection.ended or self._ledger.refused:
+        if connection is None or connection.ended or self._ledger.refused or not connection.idle:
             return 0
         return max(0, connection.window - self._ledger.open)
 

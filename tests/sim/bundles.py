@@ -37,6 +37,7 @@ BUNDLES: dict[str, _Source] = {
     "face_full": _Source("face_detection_full_range.tflite"),
     "selfie": _Source("selfie_segmentation.tflite"),
     "ssd_oidv4": _Source("ssd_mobilenet_v2_oidv4_fp16.tflite"),
+    "ssd_oidv4_int8": _Source("ssd_oidv4_int8.tflite", "ssd_mobilenet_v2_oidv4.txt", _ZOO),
     "efflite0_fp32": _Source("efflite0_fp32.tflite", "imagenet_labels.txt", _ZOO),
     "efflite0_fp16": _Source("efflite0_fp16.tflite", "imagenet_labels.txt", _ZOO),
     "efflite0_dyn": _Source("efflite0_dyn.tflite", "imagenet_labels.txt", _ZOO),
