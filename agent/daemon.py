@@ -6,7 +6,7 @@
 | infer.{pipeline}   | Pipeline.infer_loop       | the slot, the worker's pipe  | finishes or gives up the frame      |
 | publish            | publish_loop              | outbox, PUBACKs              | leaves the rest on the disk         |
 | sync               | Outbox.sync_loop          | a second                     | a last sync in Outbox.close         |
-| snapshots          | SnapshotMaker.loop        | its queue                    | drops what is in it                 |
+| snapshots          | SnapshotMaker.loop        | its queue                    | makes what is in it                 |
 | commands           | Commands.loop             | the inbox                    | -                                   |
 | telemetry          | reporter loop             | the interval                 | -                                   |
 | status             | answer_loop               | its socket                   | removes the socket                  |
@@ -32,7 +32,7 @@ from agent import __version__
 from agent.capture import prepare_environment
 from agent.commands import Commands
 from agent.config import Config, device_id
-from agent.errors import OutboxError
+from agent.errors import AgentError, OutboxError
 from agent.events.snapshot import SnapshotJob, SnapshotMaker
 from agent.mqtt.inbox import Inbox
 from agent.mqtt.link import Link
@@ -139,6 +139,8 @@ class Daemon:
             _log.info("daemon.stopped")
         if ending.error is not None:
             raise ending.error
+        if ending.by is not None:
+            raise AgentError(f"the thread {ending.by} ended by itself; please report this")
 
     def _threads(self) -> list[tuple[str, Callable[[threading.Event], None]]]:
         threads: list[tuple[str, Callable[[threading.Event], None]]] = []

@@ -181,10 +181,11 @@ class Pipeline:
             self._services.progress.beat(f"infer.{self.name}")
             frame = self.slot.take(_WAIT_S)
             with self._troubles(stop):
+                self._tell(self._rules.tick(time.monotonic_ns()))  # ends events also while no frame or no answer comes
                 if frame is not None:
                     self.process(frame)
-                else:
-                    self._tell(self._rules.tick(time.monotonic_ns()))
+        with self._troubles(stop):
+            self._tell(self._rules.end_all())
 
     def process(self, frame: Frame) -> None:
         """The way of one frame.

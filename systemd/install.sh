@@ -79,6 +79,9 @@ install_config() {
 
 # Versions that are there already stay untouched: one of them may be running.
 install_models() {
+    if [ -z "$DESTDIR" ]; then
+        "$venv/bin/python" "$checkout/tools/fetch_models.py" face || true # it says what is wrong; the rest goes on
+    fi
     for manifest in "$checkout"/models/*/*/manifest.yaml; do
         bundle=$(dirname "$manifest")
         name=$(basename "$(dirname "$bundle")")

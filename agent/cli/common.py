@@ -18,6 +18,9 @@ def read_config(args: argparse.Namespace) -> Config:
     Raises:
         ConfigError: there is none, or it is wrong.
     """
+    from agent.logs import configure_logs
+
+    configure_logs("warning", "auto")  # to stderr; `run` sets its own
     if args.config is not None:
         return load_config(Path(args.config))
     path = next((path for path in DEFAULT_CONFIGS if path.exists()), None)

@@ -19,6 +19,7 @@ from agent.cli.common import DEFAULT_CONFIGS
 from agent.config import Mqtt, load_config
 from agent.errors import AgentError, LinkDown, ModelError
 from agent.inference.locate import find_bundle
+from agent.logs import configure_logs
 from agent.mqtt.inbox import Inbound, Inbox
 from agent.mqtt.link import Link
 from agent.values import OutboundMessage
@@ -46,6 +47,7 @@ log: {{level: warning}}
 
 def main(args: argparse.Namespace) -> int:
     """Run until Ctrl-C, or for the given time."""
+    configure_logs("error", "auto")
     models = _models_dir(args)
     with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder, _broker() as port:
         config_file = Path(folder) / "config.yaml"

@@ -101,7 +101,7 @@ def _denoiser(step: DenoiseStep, shape: Shape) -> Callable[[Image], Any]:
 
 def _equalizer(step: EqualizeStep, shape: Shape) -> Callable[[Image], Any]:
     """Contrast-limited adaptive histogram equalization of the luma (Y of YCrCb); colours keep their hue."""
-    clahe = cv2.createCLAHE(step.clip_limit, (min(step.tiles, shape[1]), min(step.tiles, shape[0])))
+    clahe = cv2.createCLAHE(step.clip_limit, (step.tiles, step.tiles))
     luma = np.empty(shape[:2], np.uint8)
     if len(shape) == 2:
         return lambda image: clahe.apply(image, dst=luma)

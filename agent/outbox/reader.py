@@ -63,8 +63,7 @@ class Reader:
                 message = record.message()
             except msgspec.DecodeError:
                 continue  # as if it were not there
-            if record.after.position > self._point.position:
-                self._point = record.after
+            self._point = record.after
             if record.id > floor:
                 yield message, self._point
         if tail.position > self._point.position:

@@ -215,7 +215,7 @@ class Outbox:
             except OSError as exc:
                 raise self._error(exc) from exc
             self._frozen = max([self._frozen, *(message.id for message, _ in handed)])
-            if not handed:
+            if not handed and max_count > 0:
                 self._exhausted = (after, self._last)
             newest = self._handed[-1][0] if self._handed else self._state.acked
             self._handed.extend((message.id, point) for message, point in handed if message.id > newest)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import msgspec
+import structlog
 
 from agent.outbox import segment
 from agent.outbox.store import Outbox
@@ -53,7 +54,7 @@ class Writer:
 
     def __init__(self, plan: Plan) -> None:
         command = [sys.executable, "-m", "tests.power.outbox_writer", msgspec.json.encode(plan).decode()]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY)
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd=REPOSITORY)
         self.said = Said()
 
     def listen(self, accepted: int) -> None:
@@ -124,6 +125,7 @@ def publish(box: Outbox, ack_after: int) -> None:
 
 def main() -> None:
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     segment.SEGMENT_BYTES = plan.segment_bytes
     box = open_box(Path(plan.folder), max_bytes=plan.max_bytes, durability=plan.durability)
     threading.Thread(target=box.sync_loop, args=(threading.Event(),), daemon=True).start()

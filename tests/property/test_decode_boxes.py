@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.decode.boxes import ToFrame, clusters, iou, make_detections
@@ -11,6 +11,7 @@ from agent.manifest import SsdDecoder
 from agent.values import Transform
 from tests.unit.decode import reference
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 coordinate = st.floats(-50, 150, width=32)
 size = st.floats(0.5, 80, width=32)
 box = st.builds(lambda x, y, w, h: [x, y, x + w, y + h], coordinate, coordinate, size, size)
@@ -30,6 +31,7 @@ def transforms(draw) -> Transform:
     return Transform(matrix, (100, 100), (draw(st.integers(1, 700)), draw(st.integers(1, 700))))
 
 
+@unhurried
 @given(box, box)
 def test_iou_is_symmetric_and_that_of_the_definition(a, b):
     assert iou(a, b) == iou(b, a) == reference.overlap(a, b)
@@ -37,6 +39,7 @@ def test_iou_is_symmetric_and_that_of_the_definition(a, b):
     assert math.isclose(iou(a, a), 1.0)
 
 
+@unhurried
 @given(st.lists(st.tuples(box, st.integers(0, 2)), max_size=120), st.sampled_from([0.0, 0.317, 0.619, 1.0]))
 def test_every_box_is_in_one_cluster_with_a_best_that_it_overlaps(boxes, threshold):
     rows, class_ids = [row for row, _ in boxes], [class_id for _, class_id in boxes]
@@ -53,6 +56,7 @@ def test_every_box_is_in_one_cluster_with_a_best_that_it_overlaps(boxes, thresho
         assert all(iou(rows[other], rows[row]) <= threshold for other in same_class)
 
 
+@unhurried
 @given(
     st.lists(st.tuples(box, st.floats(0, 1, width=32), st.integers(0, 2)), max_size=60),
     transforms(),
@@ -78,6 +82,7 @@ def test_detections_are_those_of_the_definition(candidates, transform, nms, min_
         np.testing.assert_allclose(detection.xyxy, wanted.xyxy, rtol=0, atol=0.011)
 
 
+@unhurried
 @given(st.lists(st.lists(any_float, min_size=8, max_size=8), min_size=1, max_size=20), transforms())
 def test_any_numbers_give_boxes_in_the_frame_and_finite_keypoints(rows, transform):
     found = make_detections(
@@ -97,10 +102,11 @@ def test_any_numbers_give_boxes_in_the_frame_and_finite_keypoints(rows, transfor
         assert all(math.isfinite(value) for point in detection.keypoints for value in point)
 
 
+@unhurried
 @given(box, transforms(), st.floats(0, 1), st.floats(0, 1))
 def test_a_point_of_a_box_is_mapped_into_the_mapped_box(row, transform, across, down):
     x0, y0, x1, y1 = row
-    ((x, y),) = ToFrame(transform).points([x0 + across * (x1 - x0), y0 + down * (y1 - y0)])
+    x, y = ToFrame(transform).point(x0 + across * (x1 - x0), y0 + down * (y1 - y0))
     mapped = ToFrame(transform).box(*row)
     width, height = transform.frame_wh
     if 0.02 < x < width - 0.02 and 0.02 < y < height - 0.02 and mapped:

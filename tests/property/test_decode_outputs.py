@@ -5,7 +5,7 @@ import math
 
 import msgspec
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -23,6 +23,7 @@ from agent.values import TensorInfo
 from tests.unit.decode import reference
 from tests.unit.decode.helpers import assert_same, letterbox
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the machine may be busy
 DTYPES = ("float32", "float16", "int8", "uint8", "int16")
 FRAME = (320, 200)
 # No share that simple numbers can have: on which side of a tie two roundings fall is not defined.
@@ -47,6 +48,7 @@ def tensors(draw, shape, low, high, dtypes=DTYPES):
     return draw(hnp.arrays(dtype, shape, fill=st.integers(span.min, span.max))), info
 
 
+@unhurried
 @given(
     st.sampled_from(["int8", "uint8", "int16"]),
     st.floats(2.0**-100, 2.0**100, width=32),
@@ -60,11 +62,13 @@ def test_the_raw_threshold_parts_what_dequantised_values_would(dtype, scale, zer
     np.testing.assert_array_equal(values >= raw_floor(info, real), info.dequantize(values).astype(np.float64) >= real)
 
 
+@unhurried
 @given(st.floats(0, 1))
 def test_sigmoid_undoes_logit(confidence):
     assert math.isclose(sigmoid(max(-800.0, logit(confidence))), confidence, abs_tol=1e-9)
 
 
+@unhurried
 @given(tensors((1, 12), -6, 6), st.booleans(), st.integers(1, 15), MIN_CONFIDENCE)
 def test_classify(output, softmax, top_k, min_confidence):
     raw, info = output
@@ -76,6 +80,7 @@ def test_classify(output, softmax, top_k, min_confidence):
         assert math.isclose(one.confidence, confidence, rel_tol=1e-6, abs_tol=0.51e-4)
 
 
+@unhurried
 @given(tensors((1, 5), -6, 6), st.floats(-1e3, 1e3), st.floats(-1e3, 1e3))
 def test_regress(output, scale, offset):
     raw, info = output
@@ -84,7 +89,7 @@ def test_regress(output, scale, offset):
     np.testing.assert_allclose(found, reference.numbers(spec, info, raw), rtol=1e-6)
 
 
-@settings(deadline=None)
+@unhurried
 @given(st.data(), IOU, NMS, MIN_CONFIDENCE)
 def test_ssd(data, iou_threshold, nms, min_confidence):
     outputs = [
@@ -100,7 +105,7 @@ def test_ssd(data, iou_threshold, nms, min_confidence):
     assert_same(found, reference.detections(expected, spec, view, min_confidence))
 
 
-@settings(deadline=None)
+@unhurried
 @given(
     st.data(),
     st.builds(
@@ -136,7 +141,7 @@ def test_ssd_anchors(data, spec, min_confidence):
     assert_same(found.detections, reference.detections(expected, spec, view, min_confidence))
 
 
-@settings(deadline=None)
+@unhurried
 @given(
     st.data(),
     st.sampled_from(["v5", "v8", "v11"]),
@@ -158,7 +163,7 @@ def test_yolo(data, version, normalized, transposed, iou_threshold, nms, min_con
     assert_same(found, reference.detections(expected, spec, view, min_confidence))
 
 
-@settings(deadline=None)
+@unhurried
 @given(
     st.data(),
     st.sampled_from([1, 3]),
@@ -179,7 +184,7 @@ def test_segment(data, classes, softmax, threshold, size):
         np.testing.assert_allclose(segment.xyxy, box, atol=0.011)
 
 
-@settings(deadline=None)
+@unhurried
 @given(st.data(), st.floats(0, 1), st.sampled_from(["ssd", "ssd_anchors", "yolo"]))
 def test_whatever_the_bits_are_there_is_no_exception_and_no_nan(data, min_confidence, kind):
     """Bytes as they may lie in memory, read as float32: NaNs with payloads, denormals, both infinities."""

@@ -204,10 +204,9 @@ class TestText:
 
     def test_small_numbers_survive_yaml(self, tmp_path: Path) -> None:
         """PyYAML reads 1e-05 as a text."""
-        metadata = full_metadata()
-        metadata.slots[3][0].slots[2][0].slots[4][1].slots[1].slots[1] = np.float32([1e-5])
-        report = inspect_bytes(tmp_path, make_model(image(16), [zeros(1, 20)], metadata))
-        assert accepted(report, tmp_path).input.std == (float(np.float32(1e-5)),)
+        given = TensorSpec("image", (1, 16, 16, 3), "uint8", scale=100_000.0)
+        report = inspect_bytes(tmp_path, make_model(given, [zeros(1, 20)]))
+        assert accepted(report, tmp_path).input.std == (1e-05,)
 
     def test_unknown_grids_of_anchors_are_said_to_be_unknown(self, tmp_path: Path) -> None:
         report = inspect_bytes(tmp_path, make_model(image(320), [zeros(1, 777, 4), zeros(1, 777, 5)]))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import struct
 import zipfile
 import zlib
 from typing import Any
@@ -33,7 +34,7 @@ def full_metadata() -> FbTable:
     })  # fmt: skip
     score = FbTable({
         0: "score", 1: "how sure",
-        6: [label_file("etiketten.txt", locale="de"), label_file("labels.txt"), label_file("calibration.txt", kind=4)],
+        6: [label_file("etiketten.txt", locale="de"), label_file("classes.txt"), label_file("calibration.txt", kind=4)],
     })  # fmt: skip
     graph = FbTable({2: [image], 3: [score]})
     return FbTable({
@@ -56,7 +57,7 @@ def test_a_model_without_metadata_has_none() -> None:
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_everything_is_read(compression: int) -> None:
-    files = {"etiketten.txt": b"Gesicht\n", "labels.txt": b"face\r\nno face\n"}
+    files = {"other_labels.txt": b"Gesicht\n", "classes.txt": b"face\r\nno face\n"}
     model = with_files(make_model(IMAGE, metadata=full_metadata()), files, compression)
     assert read_metadata(model) == Metadata(
         name="Faces",
@@ -65,8 +66,8 @@ def test_everything_is_read(compression: int) -> None:
         author="someone",
         license="Apache-2.0",
         inputs=(TensorMetadata("image", "the picture", (127.5,), (127.5,), "rgb"),),
-        outputs=(TensorMetadata("score", "how sure", label_files=("labels.txt", "etiketten.txt")),),
-        files=("etiketten.txt", "labels.txt"),
+        outputs=(TensorMetadata("score", "how sure", label_files=("classes.txt", "etiketten.txt")),),
+        files=("other_labels.txt", "classes.txt"),
         labels=("face", "no face"),
     )
 
@@ -188,6 +189,12 @@ class TestFlatbuffer:
                 root.number(slot, "<Q")
         except FlatbufferError:
             pass
+
+    def test_an_offset_to_before_the_start_is_refused(self) -> None:
+        """Not counted from the end, as Python does with negative numbers."""
+        data = struct.pack("<Ii", 4, 40) + b"\4\0\4\0" * 20  # the vtable would lie at -36
+        with pytest.raises(FlatbufferError, match="leads to byte -36 of 88"):
+            read_root(data)
 
     def test_the_helper_builds_what_flatbuffers_itself_reads(self) -> None:
         data = flatbuffer(FbTable({0: "hello"}), b"TEST")

@@ -205,9 +205,9 @@ class TestLetterbox:
         spec = InputSpec(64, 64)
         preprocess, view = Preprocess(spec, info(spec)), np.zeros((1, 64, 64, 3), np.float32)
         preprocess(np.full((64, 64, 3), 255, np.uint8), view)
-        for shape in ((16, 64, 3), (64, 16, 3), (16, 64)):
-            transform = preprocess(np.full(shape, 50, np.uint8), view)
-            assert (int((view == 50).sum()), int((view == 0).sum())) == (16 * 64 * 3, 48 * 64 * 3)
+        for level, shape in enumerate(((16, 64, 3), (64, 16, 3), (64, 16), (64, 16, 3)), start=1):
+            transform = preprocess(np.full(shape, level, np.uint8), view)
+            assert (int((view == level).sum()), int((view == 0).sum())) == (16 * 64 * 3, 48 * 64 * 3)
             assert transform.frame_wh == (shape[1], shape[0])
 
     def test_the_border_is_written_once_for_a_frame_size(self) -> None:

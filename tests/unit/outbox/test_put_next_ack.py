@@ -193,6 +193,14 @@ class TestWait:
         assert not box.wait(box.acked, 30)
         closer.join(30)
 
+    def test_a_reader_without_room_is_told_that_there_is_more(self, folder: Path) -> None:
+        box = open_box(folder)
+        box.put(message())
+        assert [] == box.next(0, 0, 1000)
+
+        assert box.wait(0, 0.01)
+        box.close()
+
     def test_what_a_reader_can_not_get_does_not_make_it_spin(self, folder: Path) -> None:
         box = open_box(folder)
         box.put(snapshot())
