@@ -151,7 +151,7 @@ class Interpreter:
         if delegate is None:
             return _make(model, threads, [])
         try:
-            return _make(model, threads, [_load_delegate(delegate)])
+            return _make(model, threads, [_load_delegate(delegate)], f"accelerator {delegate.library}: ")
         except ModelError as exc:
             if delegate.fallback != "cpu":
                 raise
@@ -162,7 +162,7 @@ class Interpreter:
                 raise ModelError(f"{exc}; and on the CPU: {on_cpu}") from on_cpu
 
 
-def _make(model: bytes, threads: int, delegates: list[Any]) -> Any:
+def _make(model: bytes, threads: int, delegates: list[Any], who: str = "") -> Any:
     # Never model_path: a mapped file that is changed later crashes the process, or changes the answers.
     try:
         interpreter = _MODULE.Interpreter(
@@ -170,7 +170,7 @@ def _make(model: bytes, threads: int, delegates: list[Any]) -> Any:
         )
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError, MemoryError, SystemError) as exc:
-        raise ModelError(_explain(_one_line(exc))) from exc
+        raise ModelError(f"{who}{_explain(_one_line(exc))}") from exc
     return interpreter
 
 
@@ -208,8 +208,9 @@ def _load_delegate(delegate: Delegate) -> Any:
     try:
         return _MODULE.load_delegate(delegate.library, dict(delegate.options))
     except (ValueError, RuntimeError, OSError) as exc:
+        reason = _one_line(exc).removeprefix(f"Failed to load delegate from {delegate.library} ")
         raise ModelError(
-            f"{name} does not start ({_one_line(exc)}); is the device plugged in, may this user open it, "
+            f"{name} does not start ({reason}); is the device plugged in, may this user open it, "
             "and are delegate.options right?"
         ) from exc
 

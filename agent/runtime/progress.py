@@ -8,7 +8,7 @@ STALE_AFTER_S = 90.0
 
 
 class Progress:
-    """Each loop calls `beat` once a round; a loop that has ended calls `end`."""
+    """Each loop calls `beat` once a round."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -17,10 +17,6 @@ class Progress:
     def beat(self, loop: str) -> None:
         with self._lock:
             self._beats[loop] = time.monotonic()
-
-    def end(self, loop: str) -> None:
-        with self._lock:
-            self._beats.pop(loop, None)
 
     def stuck(self) -> list[str]:
         """The loops that gave no sign of life for too long."""
