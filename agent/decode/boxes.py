@@ -15,11 +15,8 @@ from agent.values import Detection, Transform, Xyxy
 BoxDecoder: TypeAlias = SsdDecoder | SsdAnchorsDecoder | YoloDecoder
 """The manifest's sections whose decoders make boxes: they share `iou_threshold`, `max_detections` and `nms`."""
 
-_FEW = 48
+_FEW = 64
 """Up to here plain Python suppresses faster than numpy."""
-
-_BATCH = 64
-"""How many boxes numpy compares with all that are left at once: fewer calls against comparisons in vain."""
 
 _TINY = float(np.finfo(np.float64).tiny)
 
@@ -79,8 +76,9 @@ def _clusters_of_many(
     boxes = np.array([rows[i][:4] for i in order]).T.copy()
     classes = np.array([class_ids[i] for i in order])
     left = np.arange(len(order))
+    batch = 8  # compared with all that are left at once: more as long as that does not end it
     while left.size:
-        head = left[:_BATCH]
+        head = left[:batch]
         same = _overlaps(boxes[:, head], boxes[:, left]) > iou_threshold
         same &= classes[head, None] == classes[left]
         same[np.diag_indices(len(head))] = True
@@ -91,6 +89,7 @@ def _clusters_of_many(
                 yield [order[i] for i in left[group].tolist()]
                 alive ^= group
         left = left[alive]
+        batch = min(2 * batch, 64)
 
 
 def _overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,7 +100,8 @@ def _overlaps(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.floa
     height = np.minimum(ay1, by1) - np.maximum(ay0, by0)
     shared = np.maximum(width, 0.0) * np.maximum(height, 0.0)
     union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
-    return np.divide(shared, np.maximum(union, _TINY))
+    overlaps: NDArray[np.float64] = shared / np.maximum(union, _TINY)
+    return overlaps
 
 
 def round_px(value: float) -> float:

@@ -96,11 +96,11 @@ def _load_labels(path: Path) -> tuple[str, ...]:
 
 def _read(path: Path, max_bytes: int) -> bytes:
     try:
+        size = path.stat().st_size  # first: read(n) sets n bytes aside before it looks how many there are
+        if size > max_bytes:
+            raise ModelError(f"{path}: larger than {max_bytes} bytes")
         with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            return file.read(size)
     except OSError as exc:
         mend = "; `make models` fetches the ones of this repository" if path.name == "model.tflite" else ""
         raise ModelError(f"{path}: {(exc.strerror or str(exc)).lower()}{mend}") from exc
-    if len(data) > max_bytes:
-        raise ModelError(f"{path}: larger than {max_bytes} bytes")
-    return data

@@ -7,6 +7,7 @@ import multiprocessing.forkserver
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
@@ -30,7 +31,8 @@ def serve(
     _give_up_privileges()
     pixels = _SharedPixels(memory.detach())
     try:
-        bundle = load_bundle(folder, threads=threads, delegate=delegate)
+        with _without_greeting():
+            bundle = load_bundle(folder, threads=threads, delegate=delegate)
     except ModelError as exc:
         pipe.send_bytes(ERROR + msgspec.msgpack.encode(str(exc)))
         return
@@ -68,6 +70,22 @@ class _SharedPixels:
         if self._map is None or len(self._map) < size:
             self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
         return np.frombuffer(self._map, np.uint8, size).reshape(shape)
+
+
+@contextlib.contextmanager
+def _without_greeting() -> Iterator[None]:
+    """LiteRT greets on stderr with each model, in the middle of the daemon's log, and has no switch for it; whatever
+    else is written there meanwhile comes a moment later."""
+    held, stderr = os.memfd_create("edge-agent-stderr"), os.dup(2)
+    os.dup2(held, 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        lines = os.pread(held, 1 << 16, 0).splitlines(keepends=True)
+        os.write(2, b"".join(line for line in lines if b"Created TensorFlow Lite XNNPACK delegate" not in line))
+        os.close(held)
+        os.close(stderr)
 
 
 def _give_up_privileges() -> None:

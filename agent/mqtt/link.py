@@ -189,7 +189,7 @@ class Link:
         said = last_words is not None and self._say(last_words, deadline_s)
         connection.close(deadline_s - time.monotonic(), with_will=not said)
         self._account(connection)
-        self._clean_start = connection.unreadable
+        self._clean_start = False
         self._connection = None
         self._ledger.end()
         self._urgent.put_back(self._urgent_open.values())
