@@ -45,7 +45,7 @@ bench: $(VENV)/.ready-demo models  ## measure this machine
 models: $(VENV)/.ready-demo  ## fetch the models of this repository
 	@$(BIN)/python tools/fetch_models.py face
 
-zoo: $(VENV)/.ready-test  ## build EfficientNet-Lite0 in its variants (needs TensorFlow: 300 MB, some minutes)
+zoo: $(VENV)/.ready-test  ## build EfficientNet-Lite0 and an int8 SSD for the tests (TensorFlow: 2 GB, 5 minutes)
 	$(BIN)/python tools/build_zoo.py
 
 schemas: $(VENV)/.ready-demo  ## write docs/schema/ anew
@@ -58,7 +58,7 @@ uninstall:  ## as root: take it out again; configuration and data stay
 	systemd/uninstall.sh
 
 clean:
-	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf .venv .venv-zoo .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
 
 $(BIN)/python:
 	tools/setup/venv.sh $(PYTHON) $(VENV)
@@ -79,5 +79,5 @@ $(VENV_TFLITE)/.ready: pyproject.toml
 # Servers and models for the tests; what can't be had is said, and the tests that need it are skipped (in CI they fail).
 .cache/.ready-test: tools/fetch_models.py tools/setup/system.sh | $(VENV)/.ready-test
 	tools/setup/system.sh
-	$(BIN)/python tools/fetch_models.py face test
+	$(BIN)/python tools/fetch_models.py face test || [ $$? -eq 1 -a -z "$$CI" ]
 	@mkdir -p .cache && touch $@

@@ -86,8 +86,8 @@ def test_the_ssd_finds_the_same_as_float_and_as_int8(picture: str, label: str, t
     (whole,) = run(load("ssd_oidv4", tmp_path), picture_path(picture)).detections
     (quantised,) = run(load("ssd_oidv4_int8", tmp_path), picture_path(picture)).detections
     assert (whole.label, quantised.label) == (label, label)
-    assert quantised.confidence == pytest.approx(whole.confidence, abs=0.12)
-    assert overlap(whole, quantised) > 0.85
+    assert quantised.confidence == pytest.approx(whole.confidence, abs=0.15)
+    assert overlap(whole, quantised) > 0.75
 
 
 @pytest.mark.runtime
