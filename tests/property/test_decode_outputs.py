@@ -53,12 +53,14 @@ def tensors(draw, shape, low, high, dtypes=DTYPES):
     st.sampled_from(["int8", "uint8", "int16"]),
     st.floats(2.0**-100, 2.0**100, width=32),
     st.integers(-300, 300),
-    st.one_of(st.floats(-1e6, 1e6), st.sampled_from([-math.inf, 0.0, 1.0])),
+    st.one_of(st.floats(-1e6, 1e6), st.sampled_from([-math.inf, 0.0, 1.0]), st.integers(0, 255)),
 )
 def test_the_raw_threshold_parts_what_dequantised_values_would(dtype, scale, zero_point, real):
     info = TensorInfo("out", (1,), dtype, scale, zero_point)
     span = np.iinfo(dtype)
     values = np.arange(span.min, span.max + 1).astype(dtype)
+    if isinstance(real, int):  # exactly what a raw value stands for
+        real = float(info.dequantize(values[real : real + 1])[0])
     np.testing.assert_array_equal(values >= raw_floor(info, real), info.dequantize(values).astype(np.float64) >= real)
 
 

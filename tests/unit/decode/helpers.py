@@ -1,10 +1,9 @@
 """What the tests of the decoders share: tensors, transforms, models that run, and comparing."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 
+from agent.inference.interpreter import Interpreter
 from agent.manifest import Manifest, load_manifest
 from agent.values import Detection, TensorInfo, Transform
 from tests.sim.bundles import home_of, model_path, picture_path
@@ -41,39 +40,27 @@ def turned(transform: Transform, quarters: int = 0, *, mirrored: bool = False) -
 
 
 class RunningModel:
-    """A real model with its manifest, without any of the agent's own preprocessing."""
+    """A real model with its manifest, on whichever runtime is there, without any of the agent's own preprocessing."""
 
-    def __init__(self, name: str, path: Path | None = None) -> None:
-        from ai_edge_litert.interpreter import Interpreter
-
+    def __init__(self, name: str, model: bytes | None = None) -> None:
         home = home_of(name)
         version = home / (home / "current").read_text(encoding="utf-8").strip()
         self.manifest: Manifest = load_manifest(version / "manifest.yaml")
         self.labels = (version / "labels.txt").read_text(encoding="utf-8").splitlines()
         self.input_wh = (self.manifest.input.width_px, self.manifest.input.height_px)
-        self._interpreter = Interpreter(model_path=str(path or model_path(name)), num_threads=1)
-        self._interpreter.allocate_tensors()
-        self._outputs = self._interpreter.get_output_details()
-        self.infos = [
-            TensorInfo(d["name"], tuple(map(int, d["shape"])), np.dtype(d["dtype"]).name, *d["quantization"])
-            for d in self._outputs
-        ]
+        self._interpreter = Interpreter(model or model_path(name).read_bytes(), threads=1)
+        self.infos = self._interpreter.outputs
 
-    def input_of(self, picture: str) -> tuple[np.ndarray, Transform]:
-        """A photo as this model's input, letterboxed in plain steps."""
+    def run(self, picture: str) -> tuple[list[np.ndarray], Transform]:
+        """Copies of the outputs for a photo, letterboxed in plain steps."""
         image = cv2.imread(str(picture_path(picture)))
         transform = letterbox((image.shape[1], image.shape[0]), self.input_wh)
         to_input = cv2.invertAffineTransform(transform.matrix)
         shown = cv2.warpAffine(image, to_input, self.input_wh, flags=cv2.INTER_LINEAR)
         mean, std = self.manifest.input.mean[0], self.manifest.input.std[0]
-        return ((shown[..., ::-1].astype(np.float32) - mean) / std).astype(np.float32)[None], transform
-
-    def run(self, picture: str) -> tuple[list[np.ndarray], Transform]:
-        """Copies of the outputs for a photo."""
-        tensor, transform = self.input_of(picture)
-        self._interpreter.set_tensor(self._interpreter.get_input_details()[0]["index"], tensor)
+        self._interpreter.input_view()[...] = (shown[..., ::-1].astype(np.float32) - mean) / std
         self._interpreter.invoke()
-        return [self._interpreter.get_tensor(d["index"]) for d in self._outputs], transform
+        return [view.copy() for view in self._interpreter.output_views()], transform
 
 
 def quantized(real: np.ndarray, dtype: str, name: str = "out") -> tuple[np.ndarray, TensorInfo]:

@@ -1,4 +1,4 @@
-"""What real models say of real photos, against the naive decoders and against the kernel in the runtime.
+"""What real models say of real photos, against the naive decoders.
 
 YOLO has no model in a package registry. Its tensors are made from what the real SSD sees: each of its raw boxes is
 written into the layouts of v5, v8 and v11, with noise around it, and must come back the same.
@@ -11,12 +11,9 @@ import pytest
 
 from agent.decode import make_decoder
 from agent.decode.boxes import iou
-from agent.decode.ssd_anchors import make_anchors
-from agent.manifest import SsdDecoder, YoloDecoder
-from agent.values import TensorInfo
-from tests.sim.bundles import model_path
+from agent.manifest import YoloDecoder
 from tests.unit.decode import reference
-from tests.unit.decode.helpers import RunningModel, assert_same, info_of, letterbox, quantized, same_size, turned
+from tests.unit.decode.helpers import RunningModel, assert_same, info_of, quantized, turned
 
 pytestmark = pytest.mark.runtime
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png")
@@ -96,84 +93,6 @@ def test_a_turned_and_mirrored_view_gives_the_turned_and_mirrored_box():
     assert quarter.xyxy == pytest.approx((top, 512 - right, bottom, 512 - left), abs=0.011)
 
 
-# The kernel in the runtime, appended to the real SSD: see tests/sim/postprocess.py
-
-
-@cache
-def with_postprocess(iou_threshold, order=(0, 1, 2, 3)):
-    from ai_edge_litert.interpreter import Interpreter
-
-    from tests.sim.postprocess import add_postprocess
-
-    ssd = model("ssd_oidv4")
-    anchors = make_anchors(ssd.manifest.decoder, ssd.input_wh)[:, [1, 0, 3, 2]].astype(np.float32)
-    data = add_postprocess(
-        model_path("ssd_oidv4").read_bytes(),
-        anchors,
-        iou_threshold=iou_threshold,
-        score_threshold=0.1,
-        max_detections=100,
-        output_order=order,
-    )
-    interpreter = Interpreter(model_content=data, num_threads=1)
-    interpreter.allocate_tensors()
-    return interpreter
-
-
-def postprocessed(interpreter, photo):
-    """Outputs, what the model says of them, and the transform, for a photo."""
-    ssd = model("ssd_oidv4")
-    tensor, transform = ssd.input_of(photo)
-    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], tensor)
-    interpreter.invoke()
-    details = interpreter.get_output_details()
-    infos = [TensorInfo(d["name"], tuple(map(int, d["shape"])), np.dtype(d["dtype"]).name) for d in details]
-    return [interpreter.get_tensor(d["index"]) for d in details], infos, transform
-
-
-@pytest.mark.parametrize("photo", PHOTOS)
-def test_our_decoding_of_raw_boxes_is_the_kernels(photo):
-    """Without suppression on either side: every box, its class and its confidence, for all above 0.1."""
-    from msgspec.structs import replace
-
-    ssd = model("ssd_oidv4")
-    kernel, kernel_infos, transform = postprocessed(with_postprocess(1.0), photo)
-    raw, _ = seen("ssd_oidv4", photo)
-    labels = ssd.labels[1:]  # the kernel counts classes without the background
-    expected = make_decoder(SsdDecoder(iou_threshold=1.0), labels, ssd.input_wh, kernel_infos)(kernel, transform, 0.1)
-    spec = replace(ssd.manifest.decoder, iou_threshold=1.0)
-    found = make_decoder(spec, ssd.labels, ssd.input_wh, ssd.infos)(raw, transform, 0.1)
-    assert len(found.detections) > 10
-    assert [d.label for d in found.detections] == [d.label for d in expected.detections]
-    for ours, theirs in zip(found.detections, expected.detections, strict=True):
-        assert ours.class_id == theirs.class_id + 1
-        assert ours.confidence == pytest.approx(theirs.confidence, abs=1.01e-4)
-        assert ours.xyxy == pytest.approx(theirs.xyxy, abs=0.011)
-
-
-@pytest.mark.parametrize("order", [(0, 1, 2, 3), (2, 0, 3, 1), (3, 2, 1, 0)])
-@pytest.mark.parametrize("photo", PHOTOS)
-def test_a_model_with_a_post_process_finds_what_the_same_model_without_finds(photo, order):
-    ssd = model("ssd_oidv4")
-    outputs, infos, transform = postprocessed(with_postprocess(0.5, order), photo)
-    decode = make_decoder(SsdDecoder(iou_threshold=0.5), ssd.labels[1:], ssd.input_wh, infos)
-    (theirs,) = decode(outputs, transform, 0.4).detections
-    (ours,) = decoder("ssd_oidv4")(seen("ssd_oidv4", photo)[0], transform, 0.4).detections
-    assert (theirs.label, theirs.confidence) == (ours.label, pytest.approx(ours.confidence, abs=1.01e-4))
-    assert theirs.xyxy == pytest.approx(ours.xyxy, abs=0.011)
-
-
-@pytest.mark.parametrize("photo", PHOTOS)
-def test_the_kernels_outputs_decode_as_the_definition_says(photo):
-    ssd = model("ssd_oidv4")
-    outputs, infos, transform = postprocessed(with_postprocess(0.5), photo)
-    spec = SsdDecoder(iou_threshold=0.317)
-    candidates = reference.ssd_boxes(ssd.input_wh, *zip(infos, outputs, strict=True))
-    for min_confidence in (0.05, 0.117, 0.3):
-        found = make_decoder(spec, ssd.labels[1:], ssd.input_wh, infos)(outputs, transform, min_confidence)
-        assert_same(found.detections, reference.detections(candidates, spec, transform, min_confidence))
-
-
 # YOLO, from what the SSD saw
 
 
@@ -239,36 +158,3 @@ def test_real_boxes_come_back_from_quantised_yolos(dtype, version):
     (cat,) = decode([raw], transform, 0.5).detections
     assert (cat.label, cat.confidence) == ("Cat", pytest.approx(0.88, abs=0.02))
     assert iou(cat.xyxy, (7, 0, 413, 300)) > 0.95
-
-
-@pytest.mark.parametrize(("photo", "dtype"), [("chelsea.png", "float32"), ("coffee.png", "uint8")])
-def test_a_real_segmentation_counts_as_the_definition_says(photo, dtype):
-    running = model("selfie")
-    (raw,), transform = seen("selfie", photo)
-    raw, info = (raw, running.infos[0]) if dtype == "float32" else quantized(raw, dtype)
-    spec = running.manifest.decoder
-    found = make_decoder(spec, running.labels, running.input_wh, [info])([raw], transform, 0.5).segments
-    expected = reference.segments(spec, info, raw, running.input_wh, transform)
-    assert [s.class_id for s in found] == list(expected)
-    for segment in found:
-        share, box = expected[segment.class_id]
-        assert segment.share == pytest.approx(share, abs=1e-4)
-        assert segment.xyxy == pytest.approx(box, abs=0.011)
-
-
-def test_the_astronaut_covers_half_of_the_picture():
-    (raw,), transform = seen("selfie", "astronaut.png")
-    (person,) = decoder("selfie")([raw], transform, 0.5).segments
-    assert person.label == "person"
-    assert 0.4 < person.share < 0.7
-
-
-def test_a_letterboxed_border_is_left_out_of_a_real_map():
-    """Half of the input is border now: as if the frame had been twice as wide. Only the middle of the map counts."""
-    (raw,), _ = seen("selfie", "astronaut.png")
-    wide = letterbox((1024, 512), (256, 256))
-    (person,) = decoder("selfie")([raw], wide, 0.5).segments
-    middle = raw[0, 64:192, :, 0] >= 0.5
-    assert person.share == pytest.approx(middle.mean(), abs=1e-4)
-    whole = decoder("selfie")([raw], same_size((256, 256)), 0.5).segments[0]
-    assert whole.share == pytest.approx((raw >= 0.5).mean(), abs=1e-4)

@@ -56,6 +56,12 @@ def test_min_confidence_and_count_limit_them():
     assert detections((BOXES, CLASSES, SCORES, np.array([1], np.float32))) == EXPECTED[:1]
 
 
+def test_a_confidence_of_exactly_the_threshold_passes_in_spite_of_float32():
+    """float32 has 0.7 as 0.69999999: the user who writes 0.7 means that too."""
+    scores = np.array([[0.7, 0.0, 0.0]], np.float32)
+    assert [d[2] for d in detections((BOXES, CLASSES, scores, COUNT), min_confidence=0.7)] == [0.7]
+
+
 @pytest.mark.parametrize("count", [0, -1, np.nan, -np.inf, np.inf])
 def test_a_count_that_is_none_gives_nothing(count):
     assert detections((BOXES, CLASSES, SCORES, np.array([count], np.float32))) == []

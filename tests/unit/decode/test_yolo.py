@@ -95,6 +95,13 @@ def test_when_both_layouts_are_possible_it_is_the_versions_own(version, layout):
     assert detections(square, version=version, labels=())[0][1:] == detections(layout(ROWS), version=version)[0][1:]
 
 
+def test_objectness_must_itself_reach_the_threshold():
+    """As in YOLOv5's own post-processing: a class of 5 (which a proper model does not give) does not make up for it."""
+    row = np.array([[0.5, 0.5, 0.5, 0.5, 0.2, 5.0, 0, 0]], np.float32)
+    assert detections(v5(row), version="v5", min_confidence=0.5) == []
+    assert len(detections(v5(row), version="v5", min_confidence=0.2)) == 1
+
+
 def test_boxes_are_mapped_to_the_frame():
     """A 32 x 32 frame is in the middle of the 64 x 32 input, 16 pixels from the left."""
     found = decoder(v8(ROWS), version="v8")([v8(ROWS)], letterbox((32, 32), INPUT), 0.7).detections
