@@ -69,7 +69,7 @@ class Mqtt(_Section, frozen=True):
     tls: Tls = Tls()
     """Encryption."""
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
-    """A broker that says nothing for one and a half times this is taken for gone."""
+    """A broker that says nothing for twice this is taken for gone; below 8 kB/s upwards it has to be longer."""
     max_in_flight: Annotated[int, Meta(ge=1, le=1000)] = 50
     """Messages sent and not yet acknowledged; the broker's own limit holds too."""
 

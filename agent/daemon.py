@@ -4,7 +4,7 @@
 |--------------------|---------------------------|------------------------------|-------------------------------------|
 | capture.{pipeline} | Pipeline.capture_loop     | the reader's watch           | leaves the source, closed or not    |
 | infer.{pipeline}   | Pipeline.infer_loop       | the slot, the worker's pipe  | finishes or gives up the frame      |
-| publish            | publish_loop              | outbox, PUBACKs              | leaves the rest on the disk         |
+| publish            | publish_loop              | the broker's socket, a wake  | leaves the rest on the disk         |
 | sync               | Outbox.sync_loop          | a second                     | a last sync in Outbox.close         |
 | snapshots          | SnapshotMaker.loop        | its queue                    | makes what is in it                 |
 | commands           | Commands.loop             | the inbox                    | -                                   |
@@ -12,7 +12,7 @@
 | status             | answer_loop               | its socket                   | removes the socket                  |
 | main               | Supervisor.run            | the first to end             | joins all under one deadline        |
 
-Beside them: the readers that sources run in (they may hang in a driver and are left behind then), and paho's own.
+Beside them: the readers that sources run in; they may hang in a driver, and are left behind then.
 """
 
 import functools

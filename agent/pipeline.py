@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # `replay` needs neither
     from agent.mqtt.link import Link
     from agent.outbox.store import Outbox
 
-_CONNECT_TIMEOUT_S = 10.0
+_CONNECT_TIMEOUT_S = 5.0
 _WAIT_S = 1.0
 """The longest that a loop waits before it shows a sign of life."""
 

@@ -4,7 +4,8 @@ import queue
 from dataclasses import dataclass
 
 MAX_WAITING = 64
-MAX_PAYLOAD_BYTES = 256 << 10
+MAX_PAYLOAD_BYTES = 64 << 10
+"""As large as a chunk of a model; commands are far smaller."""
 
 
 @dataclass(frozen=True, slots=True)

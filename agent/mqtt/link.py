@@ -17,8 +17,8 @@ from agent.mqtt.urgent import Qos, Urgent, UrgentQueue
 from agent.values import OutboundMessage
 
 BATCH_BYTES = 64 << 10
-"""What to take from the outbox at once. What is posted waits behind it on a slow uplink."""
-
+"""What to take from the outbox at once. With what the kernel holds, some 240 kB may be ahead of a ping or of what is
+posted: an uplink under 8 kB/s needs a longer keepalive than the default of 30 s."""
 _MAX_LOGGED = 256
 _MAX_SHOWN = 128
 
@@ -109,9 +109,8 @@ class Link:
         self._ledger.begin()
         self._connection = connection
         self.connects += 1
-        birth = self._birth()
-        self._urgent.drop_state_of(birth.topic)
-        self._publish_urgent(connection, Urgent(birth, 1))
+        self._urgent.drop_state_of(self._will.topic)  # before the birth is made: what is posted from now on is newer
+        self._publish_urgent(connection, Urgent(self._birth(), 1))
         connection.subscribe(self._filters)
 
     def room(self) -> int:
@@ -189,7 +188,7 @@ class Link:
         said = last_words is not None and self._say(last_words, deadline_s)
         connection.close(deadline_s - time.monotonic(), with_will=not said)
         self._account(connection)
-        self._clean_start = False
+        self._clean_start = connection.unreadable
         self._connection = None
         self._ledger.end()
         self._urgent.put_back(self._urgent_open.values())

@@ -91,20 +91,21 @@ def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant) -> F
 
 
 def _load_segments(folder: Path, now: Instant) -> tuple[list[Segment], int]:
-    """All segments with a whole record in them, and the number of damaged places.
+    """All segments with a whole record in them, oldest first, and the number of damaged places.
 
-    What lies behind the last whole record is cut off. At the end of the last file it is what a kill or a power cut
-    leaves of a message that was not accepted; elsewhere it is damage.
+    What lies behind the last whole record is cut off. At the very end it is what a kill or a power cut leaves of a
+    message that was not accepted; elsewhere it is damage.
     """
-    segments, damaged = [], 0
-    paths = segment_files(folder)
-    for path in paths:
+    loaded: list[tuple[Segment, int]] = []
+    damaged = 0
+    for path in segment_files(folder):
         segment, places, useless = load_segment(path, now)
-        damaged += places + (useless > 0 and path != paths[-1])
+        damaged += places
         if segment is None:
             path.unlink()
             continue
-        segments.append(segment)
+        loaded.append((segment, useless))
         if useless:
             os.truncate(path, segment.size)
-    return segments, damaged
+    loaded.sort(key=lambda pair: pair[0].first)
+    return [segment for segment, _ in loaded], damaged + sum(useless > 0 for _, useless in loaded[:-1])

@@ -1,4 +1,7 @@
-"""Segment files: `{first id}.seg`, records one after the other. Space comes back by unlinking whole files."""
+"""Segment files: records one after the other. Space comes back a file at a time.
+
+The ids in them say the order; names only differ.
+"""
 
 import contextlib
 import errno
@@ -23,7 +26,7 @@ class Segment:
 
     path: Path
     first: int
-    """Id of its first record; names the file."""
+    """Id of its first record."""
     last: int
     """Id of its last record."""
     size: int
@@ -45,8 +48,8 @@ class Segment:
 
 
 def segment_files(folder: Path) -> list[Path]:
-    """All segments of a folder, oldest first; files of other names are left alone."""
-    return sorted(path for path in folder.glob("*.seg") if path.stem.isascii() and path.stem.isdigit())
+    """All segments of a folder; files of other names are left alone."""
+    return [path for path in folder.glob("*.seg") if path.stem.isascii() and path.stem.isdigit()]
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
@@ -90,11 +93,13 @@ def load_segment(path: Path, opened: Instant) -> tuple[Segment | None, int, int]
     damaged = at = 0
     while found := find_record(data, at):
         record, begin, end = found
+        if segment and record.id <= segment.last:
+            break  # blocks of an earlier life of the file, which some file systems show after a power cut
         damaged += begin > at
         at = end
         when = Instant(opened.mono_s, record.accepted_unix_s, record.synced, own=False)
         if segment is None:
-            segment = Segment(path, int(path.stem), record.id, end, record.before, record.after, when, when)
+            segment = Segment(path, record.id, record.id, end, record.before, record.after, when, when)
         segment.last, segment.size, segment.end, segment.newest = record.id, end, record.after, when
     return segment, damaged, len(data) - at
 
@@ -139,6 +144,7 @@ class SegmentLog:
         self._max_span_s = max_span_s
         self._active: Segment | None = None
         self._fd = -1
+        self._spare: Path | None = None  # an empty file
 
     def append(self, data: bytes, id_: int, before: Point, after: Point, at: Instant) -> None:
         """Write one record: in the page cache when this returns, where a kill can't reach it.
@@ -170,20 +176,21 @@ class SegmentLog:
 
     def _start(self, first: int, before: Point, at: Instant) -> Segment:
         """The next file. The one before is not synced: once acknowledged it never has to reach the disk."""
-        path = self._folder / f"{first:016d}.seg"  # 2**53 has 16 digits: names sort as ids do
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        path = self._spare or self._folder / f"{first:016d}.seg"
+        self.new_names |= self._spare is None
+        self._spare = None
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         self.close()
         self._fd = fd
         self._active = Segment(path, first, first - 1, 0, before, before, at, at)
         self.segments.append(self._active)
-        self.new_names = True
         return self._active
 
     def trim(self, done: int) -> bool:
-        """Unlink what is done with as a whole; true when there was any.
+        """Remove what is done with as a whole; true when there was any.
 
-        The file that is written to goes too when it has some size: what is unlinked within the half minute that Linux
-        waits before it writes back never costs the disk a write.
+        The file that is written to goes too when it has some size: what goes within the half minute that Linux waits
+        before it writes back never costs the disk a write.
         """
         before = len(self.segments)
         while self.segments and self.segments[0].last <= done:
@@ -193,13 +200,21 @@ class SegmentLog:
         return len(self.segments) < before
 
     def drop(self, segment: Segment) -> None:
-        """Unlink a file, whatever is in it."""
+        """Remove a segment, whatever is in it.
+
+        One file is emptied and used again: that changes its inode, while making and unlinking one changes a folder, a
+        bitmap and more. On ext4 it halves what reaches the disk when all is well.
+        """
         if segment is self._active:
             self.close()
         self.segments.remove(segment)
         self.bytes -= segment.size
         with contextlib.suppress(OSError):  # gone already; or it can't be, and then the next start drops it
-            segment.path.unlink()
+            if self._spare is None:
+                os.truncate(segment.path, 0)
+                self._spare = segment.path
+            else:
+                segment.path.unlink()
 
     def close(self) -> None:
         if self._active:

@@ -195,7 +195,6 @@ class Outbox:
             self._state = self._state._replace(holes=holes)
             self._ackfile.save(self._state)
             self._ackfile.sync()
-        self._exhausted = (-1, -1)
         self._log.drop(segment)
 
     def next(self, after: int, max_count: int, max_bytes: int) -> list[StoredMessage]:

@@ -16,7 +16,7 @@ from agent.inference.interpreter import Interpreter
 from agent.inference.locate import find_bundle
 from agent.manifest import Manifest, SsdAnchorsDecoder, load_manifest
 from agent.values import Transform
-from tests.sim.bundles import make_bundle, picture_path
+from tests.sim.bundles import make_bundle, needs_litert, picture_path
 from tests.unit.decode import reference
 from tests.unit.inference import naive
 
@@ -98,7 +98,7 @@ def test_boxes_are_those_of_the_naive_path(tmp_path: Path, name: str, picture: s
     for box in sure:
         best = max(found, key=lambda d: (d["class_id"] == box.class_id) * reference.overlap(d["xyxy"], box.xyxy))
         assert best["class_id"] == box.class_id
-        assert reference.overlap(best["xyxy"], box.xyxy) > 0.9
+        assert reference.overlap(best["xyxy"], box.xyxy) > (0.8 if name.endswith("int8") else 0.9)
         assert best["confidence"] == pytest.approx(box.confidence, abs=0.03)
     assert len(sure) <= len(found) <= len(expected) + 1
 
@@ -161,6 +161,7 @@ def test_digits_are_read(tmp_path: Path, name: str) -> None:
 
 def test_a_person_is_cut_out(tmp_path: Path) -> None:
     """The share of the picture is that of the pixels over the threshold; the astronaut fills much of hers."""
+    needs_litert("tflite-runtime lacks MediaPipe's operator Convolution2DTransposeBias")
     models, path = make_bundle("selfie", tmp_path), picture_path("astronaut.png")
     (confidences,), _ = NaivePath(find_bundle(models, "selfie")).outputs(cv2.imread(str(path)))
     (segment,) = replayed(models, "selfie", path, 0.0)["segments"]

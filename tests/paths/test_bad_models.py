@@ -38,7 +38,7 @@ def outcome(mutant: str) -> str:
     return recipe.litert if runtime.package == "ai-edge-litert" else recipe.tflite_runtime
 
 
-@pytest.mark.parametrize("mutant", ["crash_invoke", "crash_load", "old_crash_load_2", "endless", "error_invoke"])
+@pytest.mark.parametrize("mutant", ["crash_invoke", "crash_load", "old_crash_invoke", "endless", "error_invoke"])
 def test_only_its_own_pipeline_suffers(tmp_path: Path, broker: Broker, mutant: str) -> None:
     """Degraded with the reason, the same process, telemetry and the other pipeline as ever."""
     said = {"crash": "crashed with SIG", "hang": "gave no answer within 1 s", "error": "model.gate: "}

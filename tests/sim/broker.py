@@ -201,7 +201,7 @@ class Listener:
         )
         client.username_pw_set(username, password)
         client.reconnect_delay_set(1, 1)
-        client.on_connect = lambda c, *_: c.subscribe(self._filters)
+        client.on_connect = lambda c, *_: c.subscribe(self._filters) if self._filters else self._note(None)
         client.on_subscribe = lambda *_: self._note(None)
         client.on_message = lambda _c, _u, message: self._note(message)
         properties = Properties(PacketTypes.CONNECT)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.inference.interpreter import Interpreter
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".cache" / "models"
 PICTURES = ROOT / ".cache" / "pictures"
@@ -79,6 +81,18 @@ def model_path(name: str) -> Path:
 def picture_path(name: str) -> Path:
     """A photo by its file name: astronaut.png, chelsea.png, coffee.png, camera.png, rocket.jpg; skips or fails too."""
     return _need(PICTURES / name)
+
+
+def runtime_in_use() -> tuple[str, str]:
+    """Package and version of the TFLite runtime that the agent uses here."""
+    runtime = Interpreter((OWN / "digits" / "2026.11.1" / "model.tflite").read_bytes(), threads=1).runtime
+    return runtime.package, runtime.version
+
+
+def needs_litert(what: str) -> None:
+    """Skip on tflite-runtime."""
+    if runtime_in_use()[0] != "ai-edge-litert":
+        pytest.skip(what)
 
 
 def _need(path: Path, is_built: bool = False) -> Path:

@@ -41,9 +41,17 @@ class Connect:
     body: bytes
 
 
-def connack(code: int = 0, *, receive_maximum: int | None = None, maximum_packet_size: int | None = None) -> bytes:
+def connack(
+    code: int = 0,
+    *,
+    receive_maximum: int | None = None,
+    maximum_packet_size: int | None = None,
+    server_keepalive_s: int | None = None,
+) -> bytes:
     """A CONNACK packet (section 3.2)."""
     properties = b""
+    if server_keepalive_s is not None:
+        properties += struct.pack("!BH", 0x13, server_keepalive_s)
     if receive_maximum is not None:
         properties += struct.pack("!BH", 0x21, receive_maximum)
     if maximum_packet_size is not None:
@@ -128,6 +136,11 @@ class FakeBroker:
     def disconnect(self, code: int) -> None:
         """DISCONNECT (section 3.14)."""
         self.send(packet(DISCONNECT << 4, bytes([code, 0])))
+
+    def hang_up(self) -> None:
+        """Close the connection that came last, without a word."""
+        with contextlib.suppress(OSError):
+            self._sockets[-1].shutdown(socket.SHUT_RDWR)
 
     def wait_for(self, count: int) -> list[Publish]:
         """Come back when at least so many messages came in."""

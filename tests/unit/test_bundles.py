@@ -1,6 +1,5 @@
 """Every bundle of the repository is whole, and real models with these manifests find what is in real pictures."""
 
-from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -10,15 +9,15 @@ from agent.inference.bundle import Bundle, load_bundle
 from agent.inference.locate import find_bundle
 from agent.manifest import load_manifest
 from agent.values import Detection
-from tests.sim.bundles import BUNDLES, FOR_TESTS, OWN, home_of, make_bundle, picture_path
+from tests.sim.bundles import BUNDLES, FOR_TESTS, OWN, home_of, make_bundle, needs_litert, picture_path
 
 VERSIONS = sorted(path.parent for home in (OWN, FOR_TESTS) for path in home.glob("*/*/manifest.yaml"))
 DIGITS = sorted((Path(__file__).resolve().parents[1] / "golden" / "digits").glob("*.png"))
 
 
 def load(name: str, tmp_path: Path) -> Bundle:
-    if name == "selfie" and find_spec("ai_edge_litert") is None:
-        pytest.skip("tflite-runtime lacks MediaPipe's operator Convolution2DTransposeBias")
+    if name == "selfie":
+        needs_litert("tflite-runtime lacks MediaPipe's operator Convolution2DTransposeBias")
     return load_bundle(find_bundle(make_bundle(name, tmp_path), name))
 
 

@@ -2,14 +2,12 @@
 
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 from io import BytesIO
 
 import numpy as np
 import pytest
 
-from tests.sim.bundles import ROOT, model_path
+from tests.sim.bundles import ROOT, model_path, needs_litert, runtime_in_use
 from tests.sim.mutants import MUTANTS, Mutant, mutate
 
 DEADLINE_S = 60.0
@@ -57,19 +55,12 @@ def run(model: bytes, brightness: float = -0.2, limit_mib: int = 4096, deadline_
 
 
 def expected_outcome(mutant: Mutant) -> str:
-    """As recorded for the runtime that is installed; skips on versions that nothing is known of."""
-    for package, known, outcome in (
-        ("ai-edge-litert", "2.3.0", mutant.litert),
-        ("tflite-runtime", "2.14.0", mutant.tflite_runtime),
-    ):
-        try:
-            found = version(package)
-        except PackageNotFoundError:
-            continue
-        if found != known:
-            pytest.skip(f"the mutants were tried on {package} {known}, here is {found}")
-        return outcome
-    pytest.fail("no TFLite runtime is installed")
+    """As recorded for the runtime in use; skips on versions that nothing is known of."""
+    outcomes = {("ai-edge-litert", "2.3.0"): mutant.litert, ("tflite-runtime", "2.14.0"): mutant.tflite_runtime}
+    runtime = runtime_in_use()
+    if runtime not in outcomes:
+        pytest.skip(f"the mutants were not tried on {' '.join(runtime)}")
+    return outcomes[runtime]
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +91,7 @@ def test_a_mutant_ends_as_recorded(name: str, face: bytes, face_output) -> None:
 @pytest.mark.parametrize("name", ["slow", "hungry"])
 def test_mutants_that_need_much_memory_fail_at_load_where_it_is_limited(name: str, face: bytes) -> None:
     expected_outcome(MUTANTS[name])
-    if find_spec("ai_edge_litert") is None:
-        pytest.skip("tflite-runtime plans these tensors otherwise")
+    needs_litert("tflite-runtime plans these tensors otherwise")
     assert ("error at load", None) == run(mutate(face, MUTANTS[name]), limit_mib=900)
 
 

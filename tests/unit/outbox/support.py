@@ -1,5 +1,6 @@
 """An outbox to test with, and a reader that proves what comes out of it."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,10 +15,13 @@ from agent.values import OutboundMessage
 DAY_S = 86400.0
 
 
+_made = itertools.count()
+
+
 def gap_message(gap: Gap) -> OutboundMessage:
-    """As the daemon makes it, without what is not the outbox's business."""
+    """As the daemon makes it: no two calls give the same bytes, for the time is in them."""
     fields = {"schema": "edge.gap/1", "from": gap.from_, "to": gap.to, "count": gap.count, "reason": gap.reason}
-    return OutboundMessage("gaps", json.dumps(fields).encode())
+    return OutboundMessage("gaps", json.dumps({"time": next(_made), **fields}).encode())
 
 
 def open_box(folder: Path, **options: Any) -> Outbox:
@@ -38,6 +42,11 @@ def snapshot(data: bytes = b"\xff\xd8jpeg") -> OutboundMessage:
 
 def fields(stored: StoredMessage) -> dict[str, Any]:
     return dict(json.loads(stored.payload))
+
+
+def told(stored: StoredMessage) -> dict[str, Any]:
+    """Without the time of a gap: that is another one after a restart."""
+    return {key: value for key, value in fields(stored).items() if key != "time"}
 
 
 def is_gap(stored: StoredMessage) -> bool:

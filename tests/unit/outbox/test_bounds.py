@@ -19,6 +19,7 @@ from tests.unit.outbox.support import (
     read_all,
     snapshot,
     texts,
+    told,
 )
 
 MAX_BYTES = 10_000
@@ -133,7 +134,7 @@ def test_more_gaps_than_are_kept_apart_still_tell_all(folder: Path) -> None:
     assert_chain(found)
     box.close()
     box = open_small(folder)
-    assert found == read_all(box)
+    assert [told(m) for m in found] == [told(m) for m in read_all(box)]
     box.close()
 
 
@@ -166,6 +167,20 @@ def test_a_connection_lost_in_between_learns_of_the_gap(folder: Path) -> None:
     box.close()
 
 
+def test_a_later_eviction_begins_a_gap_of_its_own(folder: Path) -> None:
+    box = open_small(folder)
+    fill(box, 100)
+    ids = [m.id for m in read_all(box)]
+    box.ack(ids[-1])
+    fill(box, 100, start=100)
+    found = read_all(box)
+
+    assert [ids[-1] + 1] == [start for start, *_ in gaps(found)]
+    assert 100 == gaps(found)[0][2] + len(found) - 1
+    assert_chain(found, ids[-1])
+    box.close()
+
+
 def test_snapshots_go_without_a_gap_but_are_counted(folder: Path) -> None:
     box = open_small(folder)
     for _ in range(20):
@@ -193,7 +208,9 @@ def test_a_gap_that_can_not_be_saved_is_still_announced_as_damage(folder: Path) 
     box.close()
 
 
-def test_what_is_older_than_max_age_goes(folder: Path) -> None:
+def test_what_is_older_than_max_age_goes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when there is so little of it that it all fits in one file."""
+    monkeypatch.setattr(segment, "SEGMENT_BYTES", 256 * 1024)
     clocks = Clocks()
     box = open_small(folder, max_age_s=DAY_S, now=clocks)
     for number in range(48):

@@ -1,5 +1,7 @@
 """What goes in comes out, in order, chained, until it is acknowledged."""
 
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -84,6 +86,31 @@ class TestPut:
         assert first + 1 == box.put(message("b"))
         assert 1 == box.stats().dropped
         assert ["a", "b"] == texts(read_all(box))
+        box.close()
+
+    def test_a_write_that_fails_halfway_leaves_nothing(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(segment, "SEGMENT_BYTES", 1000)
+        box = open_box(folder)
+        for number in range(12):
+            box.put(message(str(number)))
+        real_pwrite = os.pwrite
+
+        def write_half(fd: int, data: bytes, offset: int) -> int:
+            if len(data) < 100:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return real_pwrite(fd, data[:-50], offset)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(segment.os, "pwrite", write_half)
+            with pytest.raises(OutboxError, match="no space left on device"):
+                box.put(message("refused"))
+
+        assert box.stats().bytes == sum(path.stat().st_size for path in folder.glob("*.seg"))
+        box.put(message("12"))
+        found = texts(read_all(box))
+        assert found[0].endswith("disk_full")
+        assert [str(n) for n in range(14 - len(found), 13)] == found[1:]
+        assert_chain(read_all(box))
         box.close()
 
     def test_the_largest_message_is_stored(self, folder: Path) -> None:
@@ -239,6 +266,16 @@ class TestAck:
         assert ["2", "3"] == texts(read_all(box))
         box.close()
 
+    def test_one_for_a_message_of_the_connection_before_counts(self, folder: Path) -> None:
+        box = open_box(folder)
+        ids = [box.put(message()) for _ in range(3)]
+        read_all(box)
+        box.next(box.acked, 1, 1 << 20)
+        box.ack(ids[2])
+
+        assert ids[2] == box.acked
+        box.close()
+
     def test_an_older_one_changes_nothing(self, folder: Path) -> None:
         box = open_box(folder)
         ids = [box.put(message()) for _ in range(2)]
@@ -261,8 +298,47 @@ class TestAck:
         assert files // 2 == pytest.approx(len(list(folder.glob("*.seg"))), abs=2)
         assert [str(number) for number in range(25, 50)] == texts(read_all(box))
         box.ack(handed[-1].id)
-        assert len(list(folder.glob("*.seg"))) <= 1
+        assert len(list(folder.glob("*.seg"))) <= 2, "one that is written to, and one that is empty and waits for use"
         assert 0 == box.stats().pending
+        box.close()
+
+    def test_emptied_files_are_used_again(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Making and unlinking files would double what reaches the disk."""
+        monkeypatch.setattr(segment, "SEGMENT_BYTES", 1000)
+        box = open_box(folder)
+        names = set()
+        for number in range(300):
+            box.put(message(str(number), size=number % 700))
+            names |= set(folder.glob("*.seg"))
+            if number > 3:
+                box.ack(box.next(box.acked, 1, 1 << 20)[0].id)
+
+        assert len(names) < 10
+        assert ["296", "297", "298", "299"] == texts(read_all(box))
+        box.close()
+        box = open_box(folder)
+        assert ["296", "297", "298", "299"] == texts(read_all(box))
+        assert_chain(read_all(box), box.acked)
+        box.close()
+
+    def test_what_a_file_held_in_an_earlier_life_does_not_come_back(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Some file systems show old blocks behind the end of a file after a power cut."""
+        box = open_box(folder)
+        for name in ("old", "older"):
+            box.put(message(name))
+        path = next(folder.glob("*.seg"))
+        before = path.read_bytes()
+        box.ack(read_all(box)[-1].id)
+        box._log.drop(box._log.segments[0])
+        box.put(message("new"))
+        box.close()
+        path.write_bytes(path.read_bytes() + before)
+        box = open_box(folder)
+
+        assert ["new"] == texts(read_all(box))
+        assert 1 == box.stats().pending
         box.close()
 
     def test_no_more_than_mqtt_can_have_in_flight_is_handed_out(

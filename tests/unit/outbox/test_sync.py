@@ -102,7 +102,8 @@ class TestPower:
         assert 2 >= len(disk.synced)
         assert 10 == len(read_all(power))
 
-    def test_a_failing_disk_refuses(self, power: Outbox, disk: Disk) -> None:
+    def test_a_failing_disk_refuses_at_once(self, power: Outbox, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(syncer, "_DEADLINE_S", 1000.0)
         disk.broken = True
         with pytest.raises(OutboxError, match=r"outbox\.dir: .* could not be made durable"):
             power.put(message("a"))
@@ -239,6 +240,14 @@ class TestBalanced:
         box.close()
 
         assert [size] == [synced for _, synced in disk.synced]
+
+    def test_close_does_not_sync_what_is_acknowledged(self, tmp_path: Path, disk: Disk) -> None:
+        box = open_box(tmp_path / "outbox")
+        box.put(message())
+        box.ack(read_all(box)[-1].id)
+        box.close()
+
+        assert [] == disk.synced
 
     def test_the_ack_file_is_never_behind_files_that_are_gone(
         self, balanced: Outbox, disk: Disk, monkeypatch: pytest.MonkeyPatch
