@@ -101,7 +101,7 @@ class Commands:
         pipeline = self._pipeline(command)
         if pipeline.last_seen is None:
             raise _Refused(f"pipeline {pipeline.name} has not seen a frame yet")
-        frame, answer = pipeline.last_seen
+        frame, answer = pipeline.last_seen.frame, pipeline.last_seen.answer
         event_id = secrets.token_hex(8)
         job = SnapshotJob(
             pipeline=pipeline.name,

@@ -23,7 +23,7 @@ from agent.events.rules import EventChange, Rules
 from agent.events.snapshot import SnapshotJob
 from agent.inference.active import ActiveModel
 from agent.inference.locate import find_bundle
-from agent.inference.protocol import Answer
+from agent.inference.protocol import Answer, BundleInfo
 from agent.inference.worker import Worker
 from agent.outgoing import event_message, result_message
 from agent.runtime.backoff import Backoff
@@ -69,6 +69,26 @@ class Services:
     timing: Callable[[Answer, float], Timing] = measured
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A frame that a worker looks at."""
+
+    frame: Frame
+    worker: Worker
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A frame with the model's answer."""
+
+    frame: Frame
+    answer: Answer
+    model: BundleInfo
+    total_ms: float
+    """From handing over to the answer."""
+
+
 class _Halt(threading.Event):
     """Set when the daemon stops or the pipeline is turned off; to be asked is a sign of life."""
 
@@ -100,7 +120,7 @@ class Pipeline:
         self.metrics = PipelineMetrics()
         self.ready = threading.Event()
         """The model is loaded, or was tried to be."""
-        self.last_seen: tuple[Frame, Answer] | None = None
+        self.last_seen: _Seen | None = None
         """The frame that was looked at last, for the `snapshot` command."""
         self.slot: LatestSlot[Frame] = LatestSlot()
         self._services = services
@@ -177,39 +197,52 @@ class Pipeline:
         with contextlib.suppress(WorkerLost):
             self.active.current()
         self.ready.set()
+        seen: _Seen | None = None
         while not stop.is_set():
             self._services.progress.beat(f"infer.{self.name}")
-            frame = self.slot.take(_WAIT_S)
-            with self._troubles(stop):
-                self._tell(self._rules.tick(time.monotonic_ns()))  # ends events also while no frame or no answer comes
-                if frame is not None:
-                    self.process(frame)
-        with self._troubles(stop):
+            frame = self.slot.take(0.0 if seen else _WAIT_S)
+            asked: _Asked | None = None
+            with self._model_trouble(stop):
+                asked = self._hand_over(frame) if frame else None
+            with self._outbox_trouble():  # the model is at work on the next frame meanwhile
+                self._report(seen) if seen else self._tell(self._rules.tick(time.monotonic_ns()))
+            seen = None
+            with self._model_trouble(stop):
+                seen = self._answer(asked) if asked else None
+        with self._outbox_trouble():
+            if seen:
+                self._report(seen)
             self._tell(self._rules.end_all())
 
     def process(self, frame: Frame) -> None:
-        """The way of one frame.
+        """The way of one frame, step after step; `infer_loop` lets the steps of two frames overlap.
 
         Raises:
             WorkerLost, ModelError: there is no answer for this frame.
             OutboxError: what was found could not be stored.
         """
+        self._report(self._answer(self._hand_over(frame)))
+
+    def _hand_over(self, frame: Frame) -> "_Asked":
         worker = self.active.current()  # the only contact with the update path
         started_ns = time.perf_counter_ns()
-        answer = worker.run(frame.data, self.min_confidence)
-        total_ms = (time.perf_counter_ns() - started_ns) / 1e6
-        self.last_seen = frame, answer
-        decision = self._rules.decide(answer.found, frame.captured_ns, frame.captured_at_ns)
+        worker.submit(frame.data, self.min_confidence)
+        return _Asked(frame, worker, started_ns)
+
+    def _answer(self, asked: "_Asked") -> "_Seen":
+        answer = asked.worker.receive()
+        self._services.health.recovered(f"model.{self.name}")
+        return _Seen(asked.frame, answer, asked.worker.info, (time.perf_counter_ns() - asked.started_ns) / 1e6)
+
+    def _report(self, seen: "_Seen") -> None:
+        to, frame, found = self._services, seen.frame, seen.answer.found
+        self.last_seen = seen
+        decision = self._rules.decide(found, frame.captured_ns, frame.captured_at_ns)
         if decision.publish_result:
-            self._publish(frame, answer, total_ms)
+            timing = to.timing(seen.answer, seen.total_ms)
+            to.sink.put(result_message(to.topics, to.stamp, self.name, frame, seen.model, seen.answer, timing))
         self._tell(decision.events)
         self.metrics.inferred(time.monotonic_ns() - frame.captured_ns)
-
-    def _publish(self, frame: Frame, answer: Answer, total_ms: float) -> None:
-        to, model = self._services, self.active.info
-        if model is not None:
-            timing = to.timing(answer, total_ms)
-            to.sink.put(result_message(to.topics, to.stamp, self.name, frame, model, answer, timing))
 
     def _tell(self, changes: Sequence[EventChange]) -> None:
         """Put events into the outbox, and have a snapshot taken of each that starts."""
@@ -217,25 +250,28 @@ class Pipeline:
         for change in changes:
             to.sink.put(event_message(to.topics, to.stamp, self.name, change))
             if change.type == "started" and self.spec.snapshots.on == "events" and self.last_seen:
-                frame, answer = self.last_seen
-                to.snapshot(SnapshotJob(self.name, frame.data, answer.found, change.event_id, frame.captured_at_ns))
+                frame, found = self.last_seen.frame, self.last_seen.answer.found
+                to.snapshot(SnapshotJob(self.name, frame.data, found, change.event_id, frame.captured_at_ns))
 
     @contextlib.contextmanager
-    def _troubles(self, stop: threading.Event) -> Iterator[None]:
-        """Expected trouble with one frame: count it, say it once, go on with the next."""
-        model, health = f"model.{self.name}", self._services.health
+    def _model_trouble(self, stop: threading.Event) -> Iterator[None]:
+        """A frame without an answer: count it, say it once, go on with the next."""
         try:
             yield
         except (WorkerLost, ModelError) as exc:
             if not stop.is_set():
                 self.metrics.frames_failed += 1
-                health.lost(model, str(exc))
+                self._services.health.lost(f"model.{self.name}", str(exc))
+
+    @contextlib.contextmanager
+    def _outbox_trouble(self) -> Iterator[None]:
+        """A message that could not be stored: the outbox counts it, inference goes on."""
+        try:
+            yield
         except OutboxError as exc:
-            health.recovered(model)
-            health.lost("outbox", str(exc))
+            self._services.health.lost("outbox", str(exc))
         else:
-            health.recovered(model)
-            health.recovered("outbox")
+            self._services.health.recovered("outbox")
 
 
 # --- publishing: outbox -> broker ------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ def main(args: argparse.Namespace) -> int:
     config = read_config(args)
     spec = choose_pipeline(config, args.pipeline)
     prepare_environment([spec.source])
+    sys.setswitchinterval(1e-4)  # as `run` does
     warm_up()
     _say(args, f"bench: taking frames from {spec.source.__struct_config__.tag}")
     frames = take_frames(spec)

@@ -15,6 +15,7 @@ def main(args: argparse.Namespace) -> int:
     from agent.daemon import Daemon
     from agent.logs import configure_logs
 
+    sys.setswitchinterval(1e-4)  # a busy thread gives the interpreter up 50 times sooner than by default
     configure_logs(config.log.level, config.log.format)
     daemon = Daemon(config)
     daemon.run()

@@ -52,14 +52,14 @@ class ActiveModel:
         self._not_before_s = now_s + (self._backoff.next_s() if again else 0.0)
         self.restarts += again
         self._started_s = now_s
-        self._worker = self._make_worker()
-        self.info = self._worker.start()
-        return self._worker
+        self._worker = worker = self._make_worker()
+        self.info = worker.start()
+        return worker
 
-    def swap(self, worker: Worker, info: BundleInfo) -> None:
+    def swap(self, worker: Worker) -> None:
         """Let a started worker answer from now on; the old one is closed."""
         with self._lock:
-            old, self._worker, self.info = self._worker, worker, info
+            old, self._worker, self.info = self._worker, worker, worker.info
         if old is not None:
             old.close()
 

@@ -1,7 +1,7 @@
-"""What the daemon and a worker say to each other, on one duplex pipe.
+"""What the daemon and a worker say to each other, one packet a message on a SOCK_SEQPACKET pair.
 
 First the worker says READY with its BundleInfo, or ERROR with one line. Then for each REQUEST it answers ANSWER with an
-Answer, or ERROR with one line. Pixels do not go through the pipe: they lie at the start of a shared memory file.
+Answer, or ERROR with one line. Pixels do not go through the socket: they lie at the start of a shared memory file.
 """
 
 import struct
@@ -16,7 +16,8 @@ REQUEST = struct.Struct("<IIId")
 READY, ANSWER, ERROR = b"R", b"A", b"E"
 """First byte of what a worker says; msgpack follows."""
 
-MAX_ANSWER_BYTES = 4 << 20
+MAX_ANSWER_BYTES = 200_000
+"""What Linux takes as one packet without being asked to (net.core.wmem_default), and a thousand boxes."""
 
 
 class BundleInfo(msgspec.Struct, frozen=True):

@@ -7,8 +7,8 @@ import multiprocessing.forkserver
 import os
 import resource
 import signal
+import socket
 from collections.abc import Iterator
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
@@ -18,37 +18,45 @@ import numpy as np
 from agent.config import Delegate
 from agent.errors import ModelError
 from agent.inference.bundle import Bundle, load_bundle
-from agent.inference.protocol import ANSWER, ERROR, READY, REQUEST
+from agent.inference.protocol import ANSWER, ERROR, MAX_ANSWER_BYTES, READY, REQUEST
 from agent.values import Image
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def serve(
-    pipe: Connection, memory: "_InheritedFd", folder: Path, threads: int | None, delegate: Delegate | None
+    far_end: "_InheritedFd", memory: "_InheritedFd", folder: Path, threads: int | None, delegate: Delegate | None
 ) -> None:
-    """Body of the worker process; returns when the daemon closes the pipe."""
+    """Body of the worker process; returns when the daemon closes the socket."""
     _give_up_privileges()
+    daemon = socket.socket(fileno=far_end.detach())
     pixels = _SharedPixels(memory.detach())
     try:
         with _without_greeting():
             bundle = load_bundle(folder, threads=threads, delegate=delegate)
     except ModelError as exc:
-        pipe.send_bytes(ERROR + msgspec.msgpack.encode(str(exc)))
+        daemon.send(_error(str(exc)))
         return
-    pipe.send_bytes(READY + msgspec.msgpack.encode(bundle.info))
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the daemon has gone: so do we
-        while True:
-            pipe.send_bytes(_answer(bundle, pixels, pipe.recv_bytes(REQUEST.size)))
+    daemon.send(READY + msgspec.msgpack.encode(bundle.info))
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon has gone: so do we
+        while request := daemon.recv(REQUEST.size):
+            daemon.send(_answer(bundle, pixels, request))
 
 
 def _answer(bundle: Bundle, pixels: "_SharedPixels", request: bytes) -> bytes:
     height, width, channels, min_confidence = REQUEST.unpack(request)
     shape = (height, width, channels) if channels else (height, width)
     try:
-        return ANSWER + msgspec.msgpack.encode(bundle.run(pixels.view(shape), min_confidence))
+        answer = ANSWER + msgspec.msgpack.encode(bundle.run(pixels.view(shape), min_confidence))
     except ModelError as exc:
-        return ERROR + msgspec.msgpack.encode(str(exc))
+        return _error(str(exc))
+    if len(answer) > MAX_ANSWER_BYTES:
+        return _error(f"the answer has {len(answer)} bytes; lower max_detections or raise min_confidence")
+    return answer
+
+
+def _error(text: str) -> bytes:
+    return ERROR + msgspec.msgpack.encode(text)
 
 
 class _InheritedFd(Protocol):

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import select
 import signal
+import socket
 import threading
 import time
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -46,7 +47,7 @@ def warm_up() -> ForkServerContext:
 
 
 class Worker:
-    """One worker process. `start` and `run` are for one thread; `close` may come from another."""
+    """One worker process. All is for one thread, except that `close` may come from another."""
 
     def __init__(
         self, folder: Path, *, threads: int | None, delegate: Delegate | None, timeout_s: float, stop: threading.Event
@@ -55,6 +56,8 @@ class Worker:
         self._folder, self._threads, self._delegate = folder, threads, delegate
         self._timeout_s, self._stop = timeout_s, stop
         self._process: ForkServerProcess | None = None
+        self.info: BundleInfo
+        """Which model it runs; there from `start` on."""
         self.loss: str | None = None
         """How the process was lost, once it was."""
         self._memory_fd = -1
@@ -68,26 +71,28 @@ class Worker:
             WorkerLost: the process died or did not get ready in time.
         """
         context = warm_up()
-        self._pipe, far_end = context.Pipe()
+        self._socket, far_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setblocking(False)  # it is polled first, with a deadline
         self._poll = select.poll()
-        self._poll.register(self._pipe, select.POLLIN)
+        self._poll.register(self._socket, select.POLLIN)
         self._memory_fd = os.memfd_create("edge-agent-frame")
         process = context.Process(
             target=_serve,
-            args=(far_end, _Fd(self._memory_fd), self._folder, self._threads, self._delegate),
+            args=(_Fd(far_end.fileno()), _Fd(self._memory_fd), self._folder, self._threads, self._delegate),
             daemon=True,
         )
         try:
             process.start()
         except (OSError, EOFError) as exc:  # the server was killed; the next try starts another
-            self._pipe.close()
+            self._socket.close()
             os.close(self._memory_fd)
             raise WorkerLost(f"no process for the model: {str(exc).lower()}") from exc
         finally:
             far_end.close()
         self._process = process
         try:
-            return _decode_info(self._receive(START_TIMEOUT_S))
+            self.info = _decode_info(self._receive(START_TIMEOUT_S))
+            return self.info
         except ModelError:
             self.close()
             raise
@@ -102,20 +107,32 @@ class Worker:
         return self._process.pid if self._process else None
 
     def run(self, image: Image, min_confidence: float) -> Answer:
-        """Have one picture (uint8, H x W or H x W x C) looked at.
+        """Have one picture looked at: `submit` and `receive`."""
+        self.submit(image, min_confidence)
+        return self.receive()
+
+    def submit(self, image: Image, min_confidence: float) -> None:
+        """Hand over a picture (uint8, H x W or H x W x C); it is copied. `receive` has to follow before the next.
+
+        Raises:
+            WorkerLost: the process has crashed.
+        """
+        if self._process is None:
+            raise WorkerLost(self.loss or "the model's process is closed")
+        np.copyto(self._room_for(image), image)
+        channels = image.shape[2] if image.ndim == 3 else 0
+        try:
+            self._socket.send(REQUEST.pack(image.shape[0], image.shape[1], channels, min_confidence))
+        except OSError as exc:
+            raise self._lost("crashed") from exc
+
+    def receive(self) -> Answer:
+        """Wait for the answer to the picture that was handed over.
 
         Raises:
             ModelError: the model failed on this picture; the worker lives on.
             WorkerLost: the process crashed, or missed its deadline and was killed.
         """
-        if self._process is None:
-            raise WorkerLost("the worker is closed")
-        np.copyto(self._room_for(image), image)
-        channels = image.shape[2] if image.ndim == 3 else 0
-        try:
-            self._pipe.send_bytes(REQUEST.pack(image.shape[0], image.shape[1], channels, min_confidence))
-        except OSError as exc:
-            raise self._lost("crashed") from exc
         return _decode_answer(self._receive(self._timeout_s))
 
     def _room_for(self, image: Image) -> Image:
@@ -133,9 +150,11 @@ class Worker:
             if time.monotonic() >= deadline:
                 raise self._lost(f"gave no answer within {timeout_s:g} s")
         try:
-            message = self._pipe.recv_bytes(MAX_ANSWER_BYTES)
-        except (EOFError, OSError) as exc:
+            message = self._socket.recv(MAX_ANSWER_BYTES)
+        except OSError as exc:
             raise self._lost("crashed") from exc
+        if not message:
+            raise self._lost("crashed")
         if message[:1] == ERROR:
             raise ModelError(_decode_error(message[1:]))
         return message[1:]
@@ -159,7 +178,7 @@ class Worker:
             return
         with contextlib.suppress(OSError, ValueError):
             process.kill()
-        self._pipe.close()
+        self._socket.close()
         process.join(2.0)
         self._memory = None
         os.close(self._memory_fd)

@@ -107,5 +107,4 @@ def _load_segments(folder: Path, now: Instant) -> tuple[list[Segment], int]:
         loaded.append((segment, useless))
         if useless:
             os.truncate(path, segment.size)
-    loaded.sort(key=lambda pair: pair[0].first)
     return [segment for segment, _ in loaded], damaged + sum(useless > 0 for _, useless in loaded[:-1])

@@ -1,7 +1,4 @@
-"""Segment files: records one after the other. Space comes back a file at a time.
-
-The ids in them say the order; names only differ.
-"""
+"""Segment files: `{first id}.seg`, records one after the other. Space comes back by unlinking whole files."""
 
 import contextlib
 import errno
@@ -48,8 +45,8 @@ class Segment:
 
 
 def segment_files(folder: Path) -> list[Path]:
-    """All segments of a folder; files of other names are left alone."""
-    return [path for path in folder.glob("*.seg") if path.stem.isascii() and path.stem.isdigit()]
+    """All segments of a folder, oldest first; files of other names are left alone."""
+    return sorted(path for path in folder.glob("*.seg") if path.stem.isascii() and path.stem.isdigit())
 
 
 def read_range(path: Path, offset: int, size: int) -> bytes:
@@ -94,7 +91,7 @@ def load_segment(path: Path, opened: Instant) -> tuple[Segment | None, int, int]
     while found := find_record(data, at):
         record, begin, end = found
         if segment and record.id <= segment.last:
-            break  # blocks of an earlier life of the file, which some file systems show after a power cut
+            break  # blocks of an older file, which some file systems show after a power cut
         damaged += begin > at
         at = end
         when = Instant(opened.mono_s, record.accepted_unix_s, record.synced, own=False)
@@ -144,7 +141,6 @@ class SegmentLog:
         self._max_span_s = max_span_s
         self._active: Segment | None = None
         self._fd = -1
-        self._spare: Path | None = None  # an empty file
 
     def append(self, data: bytes, id_: int, before: Point, after: Point, at: Instant) -> None:
         """Write one record: in the page cache when this returns, where a kill can't reach it.
@@ -176,12 +172,11 @@ class SegmentLog:
 
     def _start(self, first: int, before: Point, at: Instant) -> Segment:
         """The next file. The one before is not synced: once acknowledged it never has to reach the disk."""
-        path = self._spare or self._folder / f"{first:016d}.seg"
-        self.new_names |= self._spare is None
-        self._spare = None
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
+        path = self._folder / f"{first:016d}.seg"  # 2**53 has 16 digits: names sort as ids do
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self.close()
         self._fd = fd
+        self.new_names = True
         self._active = Segment(path, first, first - 1, 0, before, before, at, at)
         self.segments.append(self._active)
         return self._active
@@ -200,21 +195,17 @@ class SegmentLog:
         return len(self.segments) < before
 
     def drop(self, segment: Segment) -> None:
-        """Remove a segment, whatever is in it.
+        """Unlink a segment, whatever is in it.
 
-        One file is emptied and used again: that changes its inode, while making and unlinking one changes a folder, a
-        bitmap and more. On ext4 it halves what reaches the disk when all is well.
+        Emptying the file to use it again would write more: ext4 flushes on close what was cut to nothing before, and
+        an inode that stays dirty is written back after half a minute with all that is in it then.
         """
         if segment is self._active:
             self.close()
         self.segments.remove(segment)
         self.bytes -= segment.size
         with contextlib.suppress(OSError):  # gone already; or it can't be, and then the next start drops it
-            if self._spare is None:
-                os.truncate(segment.path, 0)
-                self._spare = segment.path
-            else:
-                segment.path.unlink()
+            segment.path.unlink()
 
     def close(self) -> None:
         if self._active:

@@ -218,7 +218,8 @@ class TestActiveModel:
         active = ActiveModel(lambda: make_worker(face, stop))
         old = active.current()
         new = make_worker(face, stop)
-        active.swap(new, new.start())
+        new.start()
+        active.swap(new)
         assert not old.alive
         assert active.current() is new
         assert active.current().run(astronaut(), 0.5).found.detections

@@ -73,6 +73,17 @@ class TestTail:
         assert ["a", "b"] == reread(folder)
         assert size == files(folder)[0].stat().st_size
 
+    def test_records_of_an_older_file_are_cut_off(self, folder: Path) -> None:
+        """Some file systems show old blocks behind the end of a file after a power cut."""
+        write(folder, "old")
+        old = files(folder)[0].read_bytes()
+        files(folder)[0].unlink()
+        write(folder, "new")
+        with files(folder)[0].open("ab") as file:
+            file.write(old)
+
+        assert ["new"] == reread(folder)
+
     def test_a_file_without_a_whole_record_goes(self, folder: Path) -> None:
         write(folder, "a")
         (folder / "9000000000000000.seg").write_bytes(b"")
