@@ -34,6 +34,7 @@ from agent.commands import Commands
 from agent.config import Config, device_id
 from agent.errors import AgentError, OutboxError
 from agent.events.snapshot import SnapshotJob, SnapshotMaker
+from agent.inference.worker import tidy_up
 from agent.mqtt.inbox import Inbox
 from agent.mqtt.link import Link
 from agent.outbox.chain import Gap as EvictedGap
@@ -92,6 +93,7 @@ class Daemon:
             durability=config.outbox.durability,
             gap_message=self._gap_message,
         )
+        tidy_up(Path(config.outbox.dir))
         self._snapshots = SnapshotMaker(
             {spec.name: spec.snapshots for spec in config.pipelines}, deliver=self._deliver_snapshot
         )

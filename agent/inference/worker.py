@@ -7,10 +7,13 @@ has numpy, OpenCV and the TFLite runtime imported, so that a new one costs milli
 import contextlib
 import mmap
 import multiprocessing
+import multiprocessing.util
 import os
 import select
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import time
 from multiprocessing.context import ForkServerContext, ForkServerProcess
@@ -44,6 +47,20 @@ def warm_up() -> ForkServerContext:
     context.set_forkserver_preload(["agent.inference.serve"])
     ensure_running()
     return context
+
+
+def tidy_up(folder: Path) -> None:
+    """Take away the temporary folder that a daemon which was killed has left; `folder` is where this is written down.
+
+    The server's socket lies in it, and Python only takes it away at an orderly end.
+    """
+    note = folder / "workers-tmp"
+    with contextlib.suppress(OSError):
+        left = Path(note.read_text(encoding="utf-8"))
+        if left.parent == Path(tempfile.gettempdir()) and left.name.startswith("pymp-"):
+            shutil.rmtree(left, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        note.write_text(multiprocessing.util.get_temp_dir(), encoding="utf-8")
 
 
 class Worker:

@@ -46,7 +46,7 @@ class Found(NamedTuple):
     """Damaged places in the files."""
 
 
-def recover(folder: Path, opened: ExitStack, max_span_s: float, now: Instant) -> Found:
+def recover(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, *, allocate: bool) -> Found:
     """Open everything in the folder; `opened` closes it.
 
     Raises:
@@ -54,7 +54,7 @@ def recover(folder: Path, opened: ExitStack, max_span_s: float, now: Instant) ->
     """
     try:
         _lock(folder, opened)
-        return _read(folder, opened, max_span_s, now)
+        return _read(folder, opened, max_span_s, now, allocate=allocate)
     except BlockingIOError as exc:
         raise OutboxError(f"outbox.dir: {folder} is used by another agent; stop it, or name another folder") from exc
     except OSError as exc:
@@ -71,7 +71,7 @@ def _lock(folder: Path, opened: ExitStack) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant) -> Found:
+def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, *, allocate: bool) -> Found:
     ackfile = AckFile(folder / "ack")
     opened.callback(ackfile.close)
     segments, damaged = _load_segments(folder, now)
@@ -84,7 +84,7 @@ def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant) -> F
     fsync_dir(folder)
     if damaged:
         log.warning("outbox.damaged", folder=str(folder), places=damaged)
-    found = SegmentLog(folder, segments, max_span_s)
+    found = SegmentLog(folder, segments, max_span_s, allocate=allocate)
     opened.callback(found.close)
     found.trim(state.done)
     return Found(ackfile, state, found, last, tail, damaged)
@@ -93,18 +93,14 @@ def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant) -> F
 def _load_segments(folder: Path, now: Instant) -> tuple[list[Segment], int]:
     """All segments with a whole record in them, oldest first, and the number of damaged places.
 
-    What lies behind the last whole record is cut off. At the very end it is what a kill or a power cut leaves of a
-    message that was not accepted; elsewhere it is damage.
+    The end of the last file is none: a kill or a power cut leaves it so, of a message that was not accepted.
     """
-    loaded: list[tuple[Segment, int]] = []
-    damaged = 0
+    segments: list[Segment] = []
+    damaged, torn_end = 0, False
     for path in segment_files(folder):
-        segment, places, useless = load_segment(path, now)
-        damaged += places
-        if segment is None:
-            path.unlink()
-            continue
-        loaded.append((segment, useless))
-        if useless:
-            os.truncate(path, segment.size)
-    return [segment for segment, _ in loaded], damaged + sum(useless > 0 for _, useless in loaded[:-1])
+        segment, places, torn = load_segment(path, now)
+        damaged += places + (torn_end and segment is not None)
+        torn_end = torn or (torn_end and segment is None)
+        if segment:
+            segments.append(segment)
+    return segments, damaged

@@ -75,15 +75,19 @@ def _read_block(fd: int, offset: int, size: int) -> bytes:
         return bytes(size)
 
 
-def load_segment(path: Path, opened: Instant) -> tuple[Segment | None, int, int]:
-    """Scan a file that an earlier process wrote; `opened` is now.
+def load_segment(path: Path, opened: Instant) -> tuple[Segment | None, int, bool]:
+    """Scan a file that an earlier process wrote, and cut off what lies behind its last whole record.
+
+    Args:
+        path: the file; it is unlinked when no record in it is whole.
+        opened: now.
 
     Returns:
-        The segment, or None when no record in it is whole; how many damaged places have a whole record behind them;
-        and how many bytes behind the last whole record are of no use.
+        The segment or None; how many damaged places have a whole record behind them; whether there was anything but
+        allocated space behind the last.
 
     Raises:
-        OSError: it can't be opened.
+        OSError: it can't be opened or cut.
     """
     data = read_range(path, 0, path.stat().st_size)
     segment: Segment | None = None
@@ -98,7 +102,11 @@ def load_segment(path: Path, opened: Instant) -> tuple[Segment | None, int, int]
         if segment is None:
             segment = Segment(path, record.id, record.id, end, record.before, record.after, when, when)
         segment.last, segment.size, segment.end, segment.newest = record.id, end, record.after, when
-    return segment, damaged, len(data) - at
+    if segment is None:
+        path.unlink()
+    elif at < len(data):
+        os.truncate(path, segment.size)
+    return segment, damaged, bool(data[at:].strip(b"\0"))
 
 
 def accepted_after(segment: Segment, done: int) -> float:
@@ -132,13 +140,15 @@ def sync_files(segments: list[Segment]) -> None:
 class SegmentLog:
     """The segments of a folder, oldest first, and the file that is written to. The owner locks."""
 
-    def __init__(self, folder: Path, segments: list[Segment], max_span_s: float) -> None:
+    def __init__(self, folder: Path, segments: list[Segment], max_span_s: float, *, allocate: bool) -> None:
+        """`allocate`: every record will be synced. Files get their space at once, so that a sync writes data only."""
         self.segments = deque(segments)
         self.bytes = sum(segment.size for segment in segments)
         self.new_names = bool(segments)
         """There are files whose names are not known to be synced."""
         self._folder = folder
         self._max_span_s = max_span_s
+        self._allocate = allocate
         self._active: Segment | None = None
         self._fd = -1
 
@@ -176,6 +186,9 @@ class SegmentLog:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self.close()
         self._fd = fd
+        if self._allocate:
+            with contextlib.suppress(OSError):  # no space for all of it, perhaps for some
+                os.posix_fallocate(fd, 0, SEGMENT_BYTES)
         self.new_names = True
         self._active = Segment(path, first, first - 1, 0, before, before, at, at)
         self.segments.append(self._active)
@@ -189,7 +202,7 @@ class SegmentLog:
         """
         before = len(self.segments)
         while self.segments and self.segments[0].last <= done:
-            if self.segments[0] is self._active and self._active.size < SEGMENT_BYTES // 4:
+            if self.segments[0] is self._active and (self._allocate or self._active.size < SEGMENT_BYTES // 4):
                 break
             self.drop(self.segments[0])
         return len(self.segments) < before

@@ -85,7 +85,7 @@ def open_outbox(
         OutboxError: one line that names the path, the key, and the mend.
     """
     with ExitStack() as opened:
-        found = recover(folder, opened, max_age_s / _AGE_STEPS, now())
+        found = recover(folder, opened, max_age_s / _AGE_STEPS, now(), allocate=durability == "power")
         return Outbox(folder, found, max_bytes, max_age_s, durability, gap_message, now, opened.pop_all())
 
 

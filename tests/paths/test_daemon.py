@@ -130,6 +130,17 @@ class TestStatus:
         agent.kill()
         listener.wait_for(lambda _: states(listener)[-1] == "offline")
 
+    def test_kill_9_leaves_no_folders_behind_for_ever(self, agent: Agent) -> None:
+        """The next start takes away what the last one could not."""
+        left = []
+        for _ in range(3):
+            agent.wait_for_status(lambda s: s["pipelines"]["door"]["frames_inferred"])
+            left.append(Path((agent.outbox / "workers-tmp").read_text()))
+            agent.kill()
+            agent.start()
+        agent.wait_for_status(lambda s: s["state"] == "online")
+        assert [False] * 3 == [folder.exists() for folder in left]
+
     def test_the_local_one_shows_pipelines_and_models(self, agent: Agent) -> None:
         status = agent.wait_for_status(lambda s: s["pipelines"]["door"]["frames_inferred"] > 5)
         assert status["models"]["door"]["name"] == "face"

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from agent.outbox import segment
 from agent.outbox.record import StoredMessage, find_record
+from agent.outbox.store import Outbox
 from tests.unit.outbox.support import fields, is_gap, message, open_box, read_all, snapshot
 
 SEGMENT_BYTES = 1500
@@ -29,6 +30,8 @@ def ids_on_disk(folder: Path) -> set[int]:
 class OutboxMachine(RuleBasedStateMachine):
     """The model knows what was accepted; what the bounds evict it learns from the gaps, and checks that against it."""
 
+    durability = "balanced"
+
     def __init__(self) -> None:
         super().__init__()
         self.original = segment.SEGMENT_BYTES
@@ -36,7 +39,7 @@ class OutboxMachine(RuleBasedStateMachine):
         fast = Path("/dev/shm")
         self.root = Path(tempfile.mkdtemp(dir=fast if fast.is_dir() else None))
         self.folder = self.root / "0"
-        self.box = open_box(self.folder, max_bytes=MAX_BYTES)
+        self.box = self.open()
         self.chained: list[int] = []  # accepted, and not taken away again unannounced by a lost tail
         self.others: set[int] = set()
         self.damaged: set[int] = set()
@@ -46,6 +49,9 @@ class OutboxMachine(RuleBasedStateMachine):
         self.first_prev: dict[int, int] = {}  # what each gap that was seen begins behind
         self.chain_at_check = 0
         self.sent: dict[tuple[int, bool], bytes] = {}
+
+    def open(self) -> Outbox:
+        return open_box(self.folder, max_bytes=MAX_BYTES, durability=self.durability)
 
     def teardown(self) -> None:
         self.read_everything()
@@ -147,7 +153,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self.chained = [id_ for id_ in self.chained if id_ <= last]
         self.others = {id_ for id_ in self.others if id_ <= last}
         self.damaged |= {id_ for id_ in (*self.chained, *self.others) if id_ > state.done and id_ not in there}
-        self.box = open_box(self.folder, max_bytes=MAX_BYTES)
+        self.box = self.open()
         assert state.acked == self.box.acked
         self.after = self.box.acked
         self.handed.clear()
@@ -198,8 +204,17 @@ class OutboxMachine(RuleBasedStateMachine):
     def the_bounds_hold(self) -> None:
         stats = self.box.stats()
         assert stats.bytes <= MAX_BYTES
-        assert stats.bytes == sum(path.stat().st_size for path in self.folder.glob("*.seg"))
+        files = sum(len(path.read_bytes().rstrip(b"\0")) for path in self.folder.glob("*.seg"))
+        assert stats.bytes == files
+
+
+class PowerOutboxMachine(OutboxMachine):
+    """With files whose space is allocated before."""
+
+    durability = "power"
 
 
 TestOutbox = OutboxMachine.TestCase
-TestOutbox.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestOutbox.settings = settings(max_examples=500, stateful_step_count=40, deadline=None)
+TestPowerOutbox = PowerOutboxMachine.TestCase
+TestPowerOutbox.settings = TestOutbox.settings

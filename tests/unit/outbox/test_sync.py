@@ -17,7 +17,7 @@ from tests.unit.outbox.support import message, open_box, read_all, texts
 
 
 class Disk:
-    """Writes down which segments are synced, and up to which size; fails or waits when told to."""
+    """Writes down which segments are synced, and how much is in them; fails or waits when told to."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.synced: list[tuple[str, int]] = []
@@ -29,16 +29,17 @@ class Disk:
         monkeypatch.setattr(os, "fdatasync", self._sync)
 
     def _sync(self, fd: int) -> None:
-        size, name = os.fstat(fd).st_size, Path(f"/proc/self/fd/{fd}").readlink().name
-        if not name.endswith(".seg"):
+        path = Path(f"/proc/self/fd/{fd}").readlink()
+        if path.suffix != ".seg":
             self._real(fd)
             return
+        size = len(path.read_bytes().rstrip(b"\0"))
         self.asked.release()
         assert self.ready.wait(30)
         if self.broken:
             raise OSError(errno.EIO, "Input/output error")
         self._real(fd)
-        self.synced.append((name, size))
+        self.synced.append((path.name, size))
 
 
 @pytest.fixture
@@ -140,6 +141,26 @@ class TestPower:
 
         assert not putter.is_alive()
         assert box.stats().bytes == disk.synced[-1][1]
+        box.close()
+
+    def test_space_is_allocated_before_so_that_a_sync_writes_data_only(self, power: Outbox, tmp_path: Path) -> None:
+        power.put(message())
+        path = next((tmp_path / "outbox").glob("*.seg"))
+        size = path.stat().st_size
+        power.put(message())
+
+        assert size == path.stat().st_size == segment.SEGMENT_BYTES
+        assert 2 == len(read_all(power))
+
+    def test_what_was_allocated_and_not_used_is_no_damage(self, tmp_path: Path) -> None:
+        for number in range(3):
+            box = open_box(tmp_path / "outbox", durability="power")
+            box.put(message(str(number)))
+            box.close()
+        box = open_box(tmp_path / "outbox", durability="power")
+
+        assert ["0", "1", "2"] == texts(read_all(box))
+        assert (3, 0) == (box.stats().pending, box.stats().damaged)
         box.close()
 
     def test_new_names_are_made_durable_too(self, power: Outbox, disk: Disk, monkeypatch: pytest.MonkeyPatch) -> None:
