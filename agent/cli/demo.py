@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -48,6 +49,7 @@ log: {{level: warning}}
 def main(args: argparse.Namespace) -> int:
     """Run until Ctrl-C, or for the given time."""
     configure_logs("error", "auto")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C, and leaves no daemon behind
     models = _models_dir(args)
     with tempfile.TemporaryDirectory(prefix="edge-agent-demo-") as folder, _broker() as port:
         config_file = Path(folder) / "config.yaml"

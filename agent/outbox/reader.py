@@ -89,10 +89,10 @@ class Reader:
 
     def _miss(self, to: Point, floor: int) -> Iterator[Handed]:
         """Chained messages between the cursor and `to` can't be read."""
-        hole = Hole(self._point, to, "damaged")
+        gap = self._announce(Hole(self._point, to, "damaged")) if to.id > floor else None
         self._point = to
-        if to.id > floor:
-            yield self._announce(hole)
+        if gap:
+            yield gap
 
     def _announce(self, hole: Hole) -> Handed:
         id_ = hole.to.id

@@ -183,7 +183,7 @@ class SegmentLog:
     def _start(self, first: int, before: Point, at: Instant) -> Segment:
         """The next file. The one before is not synced: once acknowledged it never has to reach the disk."""
         path = self._folder / f"{first:016d}.seg"  # 2**53 has 16 digits: names sort as ids do
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         self.close()
         self._fd = fd
         if self._allocate:

@@ -200,7 +200,8 @@ class Outbox:
     def next(self, after: int, max_count: int, max_bytes: int) -> list[StoredMessage]:
         """Messages with ids over `after`, in order; gaps stand in their places. For one thread.
 
-        At most `max_count`, and no more once their payloads reach `max_bytes`. Nothing is removed: that does `ack`.
+        At most `max_count`, and no more once their payloads reach `max_bytes`. Nothing is removed: that does `ack`, for
+        what was handed out up to here. A smaller `after` than before starts over from there.
 
         Raises:
             OutboxError: a file can't be opened, such as for too many open files.
@@ -208,6 +209,8 @@ class Outbox:
         with self._lock:
             if self._closed:
                 return []
+            while self._handed and self._handed[-1][0] > after:
+                self._handed.pop()
             room = _MAX_UNACKED - len(self._handed)
             try:
                 handed = self._reader.read(self._state, self._tail, after, min(max_count, room), max_bytes)
@@ -216,8 +219,7 @@ class Outbox:
             self._frozen = max([self._frozen, *(message.id for message, _ in handed)])
             if not handed and max_count > 0:
                 self._exhausted = (after, self._last)
-            newest = self._handed[-1][0] if self._handed else self._state.acked
-            self._handed.extend((message.id, point) for message, point in handed if message.id > newest)
+            self._handed.extend((message.id, point) for message, point in handed)
         return [message for message, _ in handed]
 
     def wait(self, after: int, timeout_s: float) -> bool:

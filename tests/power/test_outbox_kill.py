@@ -30,6 +30,7 @@ def kill_many(folder: Path, broker: str, times: int) -> None:
     for seed in range(times):
         plan = Plan(
             str(folder / "outbox"),
+            "power" if seed % 3 == 2 else "balanced",
             segment_bytes=SEGMENT_BYTES,
             max_bytes=200_000 if "bound" in broker else 64 << 20,
             ack_after=rng.randrange(300) if broker == "slow" else None,
