@@ -5,16 +5,13 @@ invoke and decode, which is what the hardware allows, and the frame path of the 
 """
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +19,7 @@ import msgspec
 
 from agent.capture import make_source, prepare_environment, stall_timeout_s
 from agent.capture.reader import Reader
-from agent.cli.common import choose_pipeline, read_config
+from agent.cli.common import choose_pipeline, read_config, running_daemon
 from agent.config import Config, Events, Results, Snapshots
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import SourceError
@@ -188,27 +185,12 @@ def start_ms(config: Config, scratch: Path) -> float | None:
     file = scratch / "start.json"
     file.write_bytes(msgspec.json.encode(alone, enc_hook=float))
     started = time.monotonic()
-    with _daemon(file):
+    with running_daemon(file, quiet=True):
         while time.monotonic() - started < _START_TIMEOUT_S:
             if any(b"edge.result/" in path.read_bytes() for path in outbox.glob("*.seg")):
                 return round((time.monotonic() - started) * 1e3)
             time.sleep(0.005)
     return None
-
-
-@contextlib.contextmanager
-def _daemon(config_file: Path) -> Iterator[None]:
-    command = [sys.executable, "-m", "agent", "run", "--config", str(config_file)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def format_report(report: dict[str, Any]) -> str:

@@ -1,8 +1,12 @@
 """What several commands need."""
 
 import argparse
+import contextlib
+import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Self
 
@@ -43,6 +47,28 @@ def choose_pipeline(config: Config, name: str | None) -> Pipeline:
             return pipeline
     have = ", ".join(pipeline.name for pipeline in config.pipelines)
     raise ConfigError(f"--pipeline {name}: expected one of {have}")
+
+
+@contextlib.contextmanager
+def running(command: list[str], *, quiet: bool = False) -> Iterator["subprocess.Popen[bytes]"]:
+    """A program beside this one, that is asked to end at the end. It has a session of its own: Ctrl-C is ours, and we
+    end it in order."""
+    out = subprocess.DEVNULL if quiet else None
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def running_daemon(config_file: Path, *, quiet: bool = False) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """`edge-agent run` as a program of its own, with the interpreter that runs this."""
+    return running([sys.executable, "-m", "agent", "run", "--config", str(config_file)], quiet=quiet)
 
 
 class ProgressLine:

