@@ -12,7 +12,6 @@ class LatestSlot(Generic[T]):
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._item: T | None = None
-        self._closed = False
         self.dropped = 0
         """Items that were replaced before anyone took them."""
 
@@ -25,29 +24,19 @@ class LatestSlot(Generic[T]):
             self._changed.notify_all()
 
     def put_wait(self, item: T, timeout_s: float) -> bool:
-        """Wait for the place to be free, then put the item in; False when it stayed taken or the slot is closed."""
+        """Wait for the place to be free, then put the item in; False when it stayed taken."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._item is None or self._closed, timeout_s) or self._closed:
+            if not self._changed.wait_for(lambda: self._item is None, timeout_s):
                 return False
             self._item = item
             self._changed.notify_all()
             return True
 
     def take(self, timeout_s: float) -> T | None:
-        """Take the item out, waiting for one; None when none came in time or the slot is closed and empty."""
+        """Take the item out, waiting for one; None when none came in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None or self._closed, timeout_s)
+            self._changed.wait_for(lambda: self._item is not None, timeout_s)
             item, self._item = self._item, None
             if item is not None:
                 self._changed.notify_all()
             return item
-
-    def close(self) -> None:
-        """Wake everyone up; what is in the slot may still be taken."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-    @property
-    def closed(self) -> bool:
-        return self._closed

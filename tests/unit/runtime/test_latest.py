@@ -62,38 +62,6 @@ def test_put_wait_goes_on_when_the_place_is_free():
     assert done == [True]
 
 
-def test_close_wakes_a_taker():
-    slot: LatestSlot[str] = LatestSlot()
-    taken: list[str | None] = []
-    taker = threading.Thread(target=lambda: taken.append(slot.take(WAIT_S)))
-    taker.start()
-    slot.close()
-    taker.join(WAIT_S)
-    assert taken == [None]
-    assert slot.closed
-
-
-def test_close_wakes_a_putter_that_did_not_get_its_item_in():
-    """The item in the slot is not lost to one that came after the end."""
-    slot: LatestSlot[str] = LatestSlot()
-    slot.put("a")
-    done: list[bool] = []
-    putter = threading.Thread(target=lambda: done.append(slot.put_wait("b", WAIT_S)))
-    putter.start()
-    slot.close()
-    putter.join(WAIT_S)
-    assert done == [False]
-    assert slot.take(0) == "a"
-
-
-def test_what_is_in_a_closed_slot_may_still_be_taken():
-    slot: LatestSlot[str] = LatestSlot()
-    slot.put("a")
-    slot.close()
-    assert slot.take(0) == "a"
-    assert slot.take(WAIT_S) is None
-
-
 @given(st.lists(st.booleans(), max_size=50))
 def test_every_item_is_either_taken_or_counted_as_dropped(moves: list[bool]):
     slot: LatestSlot[int] = LatestSlot()
