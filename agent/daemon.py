@@ -3,7 +3,7 @@
 | thread             | body                      | waits in                     | at stop                             |
 |--------------------|---------------------------|------------------------------|-------------------------------------|
 | capture.{pipeline} | Pipeline.capture_loop     | the reader's watch           | leaves the source, closed or not    |
-| infer.{pipeline}   | Pipeline.infer_loop       | the slot, the worker's pipe  | finishes or gives up the frame      |
+| infer.{pipeline}   | Pipeline.infer_loop       | the slot, the worker's socket| finishes or gives up the frame      |
 | publish            | publish_loop              | the broker's socket, a wake  | leaves the rest on the disk         |
 | sync               | Outbox.sync_loop          | a second                     | a last sync in Outbox.close         |
 | snapshots          | SnapshotMaker.loop        | its queue                    | makes what is in it                 |
