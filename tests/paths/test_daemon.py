@@ -18,6 +18,7 @@ from agent.wire.schemas import message_schema
 from tests.sim.agent import Agent, ChainReader, make_config, make_pipeline
 from tests.sim.broker import Broker, Listener
 from tests.sim.bundles import make_bundle
+from tests.sim.proxy import FaultProxy
 
 BRANCH = "edge/devices/cam-1"
 DURABLE = ("results", "events", "gap")
@@ -229,6 +230,29 @@ class TestTrouble:
             seq = int(agent.status()["outbox"]["pending"])
             assert seq >= 0
             messages = listener.wait_for(lambda m: len(m) > 20)
+        chain = ChainReader()
+        for message in messages:
+            chain.read(message.payload)
+        assert [] == chain.problems
+
+    def test_what_a_bound_evicts_is_announced_in_its_place(
+        self, tmp_path: Path, broker: Broker, proxy: FaultProxy, models: Path
+    ) -> None:
+        """With the broker away for too long the oldest go; the reader learns which, and its chain stays whole."""
+        listener = broker.listen(f"{BRANCH}/results/#", f"{BRANCH}/events/#", f"{BRANCH}/gap")
+        proxy.refuse()
+        fast = make_pipeline("door", results={"max_per_s": None}, snapshots={"on": "none"})
+        fast["source"]["realtime"] = False
+        config = make_config(tmp_path, proxy.port, models, pipelines=[fast])
+        config["outbox"]["max_bytes"] = "1MiB"
+        with Agent(tmp_path, config) as agent:
+            agent.wait_for_status(lambda s: s["outbox"]["dropped"] > 0, 60)
+            proxy.pass_through()
+            messages = listener.wait_for(lambda m: len(m) > 500, 60)
+        gap = next(json.loads(m.payload) for m in messages if kind_of(m.topic) == "gap")
+        jsonschema.validate(gap, message_schema("gap"))
+        assert (gap["reason"], gap["seq"]) == ("max_bytes", gap["to"])
+        assert gap["count"] > 0
         chain = ChainReader()
         for message in messages:
             chain.read(message.payload)
