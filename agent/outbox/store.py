@@ -264,7 +264,7 @@ class Outbox:
         now = self._now()
         with self._lock:
             self._ages.look(now)
-            if now.mono_s - self._aged_at_s < min(10.0, self._max_age_s / _AGE_STEPS):
+            if self._closed or now.mono_s - self._aged_at_s < min(10.0, self._max_age_s / _AGE_STEPS):
                 return
             self._aged_at_s = now.mono_s
             ages = [self._ages.age_s(segment.newest, now) for segment in self._log.segments]
