@@ -203,7 +203,7 @@ class Pipeline(_Section, frozen=True):
     """Threads of the interpreter. Default: what the manifest says."""
     delegate: Delegate | None = None
     """Accelerator. Default: the CPU."""
-    infer_timeout_s: Seconds = 10.0
+    infer_timeout_s: Annotated[float, Meta(gt=0.0, le=60.0)] = 10.0
     """A model that does not answer for this long is stopped and started again."""
     results: Results = Results()
     """Which results are published."""

@@ -198,6 +198,7 @@ class Daemon:
         if self._asked_to_stop:
             os._exit(128 + number)  # asked twice: now
         self._asked_to_stop = True
+        self.restart_wanted = False
         self._supervisor.request_stop()
 
     def _restart(self) -> None:
@@ -259,8 +260,13 @@ class Daemon:
             "host": self._usage.host(),
             "process": self._usage.process(pids),
             "mqtt": MqttTelemetry(
-                connects=self._link.connects, refused=self._link.refused, last_error=self._link.last_error
+                connects=self._link.connects,
+                refused=self._link.refused,
+                no_subscribers=self._link.no_subscribers,
+                commands_dropped=self._inbox.dropped,
+                last_error=self._link.last_error,
             ),
+            "snapshots_dropped": self._snapshots.dropped,
         }
 
     def status(self) -> dict[str, Any]:

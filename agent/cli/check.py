@@ -129,7 +129,11 @@ def _broker(config: Config) -> str:
 def _outbox(folder: Path, *, running: bool) -> str:
     if running:
         return f"{folder}: in use by the running daemon"
-    folder.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():  # made here it would belong to whoever checks, which need not be the service's user
+        above = _nearest(folder)
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise AgentError(f"{folder}: can't be made in {above}; make it for uid {os.getuid()}, or set outbox.dir")
+        return f"{folder}: not there yet, `run` makes it"
     probe = folder / f".check-{os.getpid()}"
     try:
         probe.write_bytes(b"x")
@@ -142,8 +146,14 @@ def _outbox(folder: Path, *, running: bool) -> str:
     return f"{folder}: writable"
 
 
+def _nearest(folder: Path) -> Path:
+    """The folder, or what is there of the way to it."""
+    folder = folder.absolute()
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
 def _disk(folder: Path) -> str:
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(_nearest(folder)).free
     if free < MIN_FREE_BYTES:
         raise AgentError(
             f"{folder}: {free >> 20} MiB free, expected {MIN_FREE_BYTES >> 20}; make room or move outbox.dir"

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -123,6 +124,8 @@ def _output(name: str) -> Iterator[BinaryIO]:
     try:
         with partial.open("wb") as file:
             yield file
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     except OSError as exc:
         if isinstance(exc, AgentError):

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from agent.errors import WorkerLost
+from agent.errors import ModelError, WorkerLost
 from agent.inference.protocol import BundleInfo
 from agent.inference.worker import Worker
 from agent.runtime.backoff import Backoff
@@ -33,7 +33,7 @@ class ActiveModel:
 
         Raises:
             ModelError: the bundle can't be used.
-            WorkerLost: a new one died at once, or is not due yet; the message says when.
+            WorkerLost: a new one died at once, or is not due yet.
         """
         with self._lock:
             worker = self._worker
@@ -53,7 +53,11 @@ class ActiveModel:
         self.restarts += again
         self._started_s = now_s
         self._worker = worker = self._make_worker()
-        self.info = worker.start()
+        try:
+            self.info = worker.start()
+        except (ModelError, WorkerLost) as exc:
+            self._loss = str(exc)
+            raise
         return worker
 
     def swap(self, worker: Worker) -> None:

@@ -159,6 +159,10 @@ class MqttTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     connects: int
     refused: int
     """Messages that the broker refused for good."""
+    no_subscribers: int
+    """Messages that the broker took although nobody subscribes to them."""
+    commands_dropped: int
+    """Commands that were too large or came too fast."""
     last_error: str | None
 
 
@@ -168,6 +172,8 @@ class Telemetry(Message, frozen=True, kw_only=True, tag_field="schema", tag="edg
     uptime_s: float
     pipelines: dict[str, PipelineTelemetry]
     outbox: OutboxTelemetry
+    snapshots_dropped: int
+    """Pictures that were not made because too many waited."""
     host: HostTelemetry
     process: ProcessTelemetry
     mqtt: MqttTelemetry

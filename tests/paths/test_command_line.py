@@ -153,6 +153,14 @@ class TestCheck:
         assert [line.split(":")[0].removeprefix("FAIL  ") for line in failed] == ["source yard", "model gone", "broker"]
         assert done.returncode == 1
 
+    def test_leaves_no_folder_behind_that_belongs_to_the_wrong_user(
+        self, tmp_path: Path, config: dict[str, Any]
+    ) -> None:
+        done = edge_agent(tmp_path, "check", config=config)
+        assert "outbox: " in done.stdout
+        assert "`run` makes it" in done.stdout
+        assert not (tmp_path / "outbox").exists()
+
     def test_works_beside_a_running_daemon(self, tmp_path: Path, broker: Broker, models: Path) -> None:
         config = make_config(tmp_path, broker.port, models)
         with Agent(tmp_path, config) as agent:

@@ -214,6 +214,18 @@ class TestActiveModel:
             with pytest.raises(WorkerLost, match="crashed with SIGKILL"):
                 active.current()
 
+    def test_says_the_same_while_a_bundle_can_not_be_used(self, face: Path, stop: threading.Event) -> None:
+        """Also when it was lost another way before: a reason that changes is told each time."""
+        active = ActiveModel(lambda: make_worker(face, stop), Backoff(base_s=60.0, cap_s=60.0))
+        os.kill(active.current().pid or 0, signal.SIGKILL)
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            active.current().run(astronaut(), 0.5)
+        (face / "model.tflite").unlink()
+        with pytest.raises(ModelError, match="no such file"):
+            active.current()
+        with pytest.raises(WorkerLost, match="no such file"):
+            active.current()
+
     def test_swap_closes_the_old_worker_and_loses_no_frame(self, face: Path, stop: threading.Event) -> None:
         active = ActiveModel(lambda: make_worker(face, stop))
         old = active.current()
