@@ -90,7 +90,7 @@ class Event(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="e
 
 class Gap(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.gap/1"):
     """Stands in the place of messages that a bound evicted: `from` to `to` are gone. `from` is the number after `prev`,
-    whether or not a message ever had it; `count` is exact."""
+    whether or not a message ever had it. Some of them may have been sent already, but not acknowledged."""
 
     from_: Seq = msgspec.field(name="from")
     to: Seq
