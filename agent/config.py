@@ -34,6 +34,8 @@ class Device(_Section, frozen=True):
     """Name in topics, and the MQTT client id. Default: the host name."""
     groups: Annotated[tuple[Name, ...], Meta(max_length=64)] = ()
     """Groups it belongs to, for commands and releases to many devices."""
+    hardware: Annotated[tuple[Annotated[str, Meta(min_length=1, max_length=64)], ...], Meta(max_length=16)] = ()
+    """More names for its hardware, for releases; the machine and the board's own names are always among them."""
 
 
 class Tls(_Section, frozen=True):
@@ -81,6 +83,11 @@ class Models(_Section, frozen=True):
     """Bundles: `{dir}/{name}/{version}/`. On a device: /var/lib/edge-agent/models."""
     trust: str | None = None
     """Trust document for releases. Default: none, and no release is accepted."""
+    max_bytes: ByteSize = msgspec.field(default_factory=lambda: ByteSize(512 << 20))
+    """Releases of larger bundles are refused."""
+    healthy_after_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 60.0
+    """A start that lasts this long was a good one. After three others in a row a new model is taken back; after six
+    the agent starts without inference, for ten minutes."""
 
 
 class CameraSource(_Section, frozen=True, tag_field="type", tag="camera"):
@@ -257,7 +264,7 @@ class Config(_Section, frozen=True, kw_only=True):
     """Who this device is."""
     mqtt: Mqtt = Mqtt()
     """The broker."""
-    models: Models = Models()
+    models: Models = msgspec.field(default_factory=Models)
     """Where models are."""
     pipelines: Annotated[tuple[Pipeline, ...], Meta(min_length=1, max_length=64)]
     """One source through one model each; they run side by side."""

@@ -10,6 +10,8 @@ The message is one line for the user: what is wrong, where, and how to mend it.
     ├── SourceError (OSError)      exit 1   a source has no frame now; it is opened again
     │   └── SourceUnusable         exit 4   a source that can never work, such as a clip that does not exist
     ├── OutboxError (OSError)      exit 1   a message could not be stored
+    ├── UpdateRefused (ValueError) exit 1   a release that is not taken, for good; carries a reason code
+    ├── UpdateFailed (OSError)     exit 1   this try to take a release came to nothing; it is tried again
     └── LinkDown (ConnectionError) exit 1   no broker now; it is tried again
 """
 
@@ -50,6 +52,24 @@ class SourceUnusable(SourceError):  # noqa: N818 - what it is, not what happened
 
 class OutboxError(AgentError, OSError):
     """A message could not be stored, or the outbox can't be opened."""
+
+
+class UpdateRefused(AgentError, ValueError):  # noqa: N818 - an answer, not a failure
+    """A release, or what it brought, can't be accepted: now and for good."""
+
+    def __init__(self, reason_code: str, detail: str = "") -> None:
+        """Args: a key of `agent.wire.releases.REASONS`, and what exactly was wrong."""
+        super().__init__(f"{reason_code}: {detail}" if detail else reason_code)
+        self.reason_code, self.detail = reason_code, detail
+
+
+class UpdateFailed(AgentError, OSError):  # noqa: N818 - a state that the caller waits out
+    """A release could not be taken now, for a reason that may pass."""
+
+    def __init__(self, reason_code: str, detail: str = "") -> None:
+        """Args: as for UpdateRefused."""
+        super().__init__(f"{reason_code}: {detail}" if detail else reason_code)
+        self.reason_code, self.detail = reason_code, detail
 
 
 class LinkDown(AgentError, ConnectionError):  # noqa: N818 - a state that the caller waits out

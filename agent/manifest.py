@@ -229,10 +229,9 @@ class Manifest(_Section, frozen=True):
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        for key in ("labels",):
-            value = getattr(self, key)
+        for key, value in (("labels", self.labels), ("golden.dir", self.golden and self.golden.dir)):
             if value is not None and (not value or "/" in value or value.startswith(".")):
-                raise ValueError(f"{key}: expected the name of a file in the bundle, got {value!r}")
+                raise ValueError(f"{key}: expected a plain name in the bundle, got {value!r}")
         wanted = TASK_OF[type(self.decoder)]
         if self.task != wanted:
             raise ValueError(

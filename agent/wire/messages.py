@@ -12,6 +12,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from agent.runtime.clock import Clock, ClockState, rfc3339
 from agent.values import Classification, Detection, Segment, Timing, Xyxy
+from agent.wire.releases import Digest, State
 
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
@@ -96,6 +97,71 @@ class Gap(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edg
     to: Seq
     count: int
     reason: str
+
+
+class ActiveVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle that answers frames."""
+
+    version: str
+    sha256: Digest
+    """Of the bundle's archive."""
+    activated_at: Time
+    confirmed: bool
+    """Its health window is over. Until then a failure brings the version before back."""
+
+
+class PreviousVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The bundle to go back to."""
+
+    version: str
+    sha256: Digest
+
+
+class CandidateVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The release that the device was offered last, and how far it has got with it."""
+
+    release: int
+    version: str
+    sha256: Digest
+    state: State
+    received_bytes: int
+    size_bytes: int
+    reason_code: str | None = None
+    """Why it is not active, or not yet."""
+    reason: str | None = None
+    """The same in words."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A release that came to an end on this device, one way or the other."""
+
+    release: int
+    version: str
+    sha256: Digest
+    state: State
+    ended_at: Time
+    reason_code: str | None = None
+    reason: str | None = None
+
+
+class ModelState(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.model-state/1"):
+    """Which version of a model the device runs, and what becomes of the one it was offered; retained."""
+
+    model: str
+    active: ActiveVersion | None
+    """null: there is no model that could run."""
+    previous: PreviousVersion | None
+    candidate: CandidateVersion | None
+    refused: str | None = None
+    """Why the last message on the model's release topic was not taken: a reason code. It may come from anybody."""
+    pinned: bool = False
+    """An operator holds the model at its version."""
+    floor: int = 0
+    """The highest release number that was accepted; only higher ones are."""
+    trust_version: int | None = None
+    """Of the trust document that holds on the device."""
+    history: list[Attempt] = []
+    """The last 20, oldest first."""
 
 
 class LatencyMs(msgspec.Struct, frozen=True):
@@ -207,12 +273,19 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """For `set`: capture and infer, or not."""
     min_confidence: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     """For `set`."""
+    model: str | None = None
+    """For `model-rollback`, `model-pin` and `model-activate`."""
+    pinned: bool | None = None
+    """For `model-pin`: hold the model at its version, or not."""
+    version: str | None = None
+    """For `model-activate`, which only works on the device itself."""
 
 
 MESSAGES: dict[str, type[msgspec.Struct]] = {
     "result": Result,
     "event": Event,
     "gap": Gap,
+    "model-state": ModelState,
     "telemetry": Telemetry,
     "status": Status,
     "reply": Reply,

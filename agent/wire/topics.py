@@ -5,6 +5,9 @@ from typing import Literal
 
 Target = Literal["device", "group"]
 
+TRUST = "_trust"
+"""Stands in the place of a model; none can have that name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topics:
@@ -39,6 +42,16 @@ class Topics:
     def model_state(self, model: str) -> str:
         return f"{self.branch}/models/{model}"
 
+    def release(self, model: str) -> str:
+        return f"{self.prefix}/releases/{model}"
+
+    def trust(self) -> str:
+        """Where newer trust documents lie."""
+        return self.release(TRUST)
+
+    def chunk(self, sha256: str, index: int) -> str:
+        return f"{self.prefix}/blobs/{sha256}/{index}"
+
     def command_filters(self, groups: tuple[str, ...]) -> list[str]:
         """What to subscribe to for commands, to this device and to its groups; no two of them overlap."""
         owners = [self.branch, *(f"{self.prefix}/groups/{group}" for group in groups)]
@@ -50,3 +63,11 @@ class Topics:
         if len(parts) == 4 and parts[0] in ("devices", "groups") and parts[2] == "commands":
             return parts[3]
         return None
+
+    def release_of(self, topic: str) -> str | None:
+        """The model that a topic brings releases of (`_trust` for trust documents), or None when it is another."""
+        parts = topic.removeprefix(f"{self.prefix}/").split("/")
+        return parts[1] if len(parts) == 2 and parts[0] == "releases" else None
+
+    def is_chunk(self, topic: str) -> bool:
+        return topic.startswith(f"{self.prefix}/blobs/")
