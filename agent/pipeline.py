@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agent.capture import make_source, stall_timeout_s
@@ -22,7 +21,6 @@ from agent.errors import LinkDown, ModelError, OutboxError, SourceError, SourceU
 from agent.events.rules import EventChange, Rules
 from agent.events.snapshot import SnapshotJob
 from agent.inference.active import ActiveModel
-from agent.inference.locate import find_bundle
 from agent.inference.protocol import Answer, BundleInfo
 from agent.inference.worker import Worker
 from agent.outgoing import event_message, result_message
@@ -111,8 +109,10 @@ class _Halt(threading.Event):
 class Pipeline:
     """One source through one model. Building it starts nothing."""
 
-    def __init__(self, spec: PipelineSpec, services: Services, models_dir: Path, stop: threading.Event) -> None:
-        """Raises ModelError when there is no such bundle."""
+    def __init__(
+        self, spec: PipelineSpec, services: Services, active: ActiveModel, *, needs_model: bool = True
+    ) -> None:
+        """Without `needs_model` a bundle that can't be used is no reason to end: a release may bring a better one."""
         self.name = spec.name
         self.spec = spec
         self.min_confidence = spec.min_confidence
@@ -125,16 +125,8 @@ class Pipeline:
         self.slot: LatestSlot[Frame] = LatestSlot()
         self._services = services
         self._rules = Rules(spec.events, spec.results)
-        self.active = ActiveModel(
-            functools.partial(
-                Worker,
-                find_bundle(models_dir, spec.model),
-                threads=spec.threads,
-                delegate=spec.delegate,
-                timeout_s=spec.infer_timeout_s,
-                stop=stop,
-            )
-        )
+        self.active = active
+        self._needs_model = needs_model
 
     # --- capture: source -> slot ---------------------------------------------------------------------------------
 
@@ -192,15 +184,17 @@ class Pipeline:
         """Look at the newest frame, again and again.
 
         Raises:
-            ModelError: at start, the bundle can't be used.
+            ModelError: at start, the bundle can't be used, and no release could bring another.
         """
-        with contextlib.suppress(WorkerLost):
+        with contextlib.suppress(WorkerLost) if self._needs_model else self._model_trouble(stop):
             self.active.current()
         self.ready.set()
         seen: _Seen | None = None
         while not stop.is_set():
             self._services.progress.beat(f"infer.{self.name}")
             frame = self.slot.take(0.0 if seen else _WAIT_S)
+            if frame is None:
+                self.active.idle()
             asked: _Asked | None = None
             with self._model_trouble(stop):
                 asked = self._hand_over(frame) if frame else None

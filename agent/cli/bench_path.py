@@ -9,6 +9,7 @@ from typing import Self
 
 from agent.config import Config, device_id
 from agent.errors import AgentError
+from agent.inference.locate import find_bundle
 from agent.inference.protocol import Answer
 from agent.mqtt.inbox import Inbox
 from agent.mqtt.link import Link
@@ -17,6 +18,7 @@ from agent.pipeline import Pipeline, Services, measured, publish_loop
 from agent.runtime.clock import Clock
 from agent.runtime.health import Health
 from agent.runtime.progress import Progress
+from agent.updates.activate import make_active
 from agent.values import Frame, OutboundMessage, Timing
 from agent.wire.messages import Stamp
 from agent.wire.topics import Topics
@@ -81,7 +83,9 @@ class FramePath:
             progress=Progress(),
             timing=self._timing,
         )
-        self._pipeline = Pipeline(config.pipelines[0], services, Path(config.models.dir), self._stop)
+        spec = config.pipelines[0]
+        bundle = find_bundle(Path(config.models.dir), spec.model)
+        self._pipeline = Pipeline(spec, services, make_active(spec, bundle, None, self._stop))
         bye = OutboundMessage(topics.status(), b"", in_chain=False, retain=True)
         self._link = Link(config.mqtt, topics.device, will=bye, birth=lambda: bye, topic_filters=[], inbox=Inbox())
         self._outbox.on_put = self._link.wake

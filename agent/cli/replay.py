@@ -17,6 +17,7 @@ from agent.cli.common import ProgressLine, choose_pipeline, read_config
 from agent.config import Config, FileSource, Results, Snapshots, device_id
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import AgentError
+from agent.inference.locate import find_bundle
 from agent.inference.protocol import Answer
 from agent.inference.worker import warm_up
 from agent.outbox.chain import splice
@@ -24,6 +25,7 @@ from agent.pipeline import Pipeline, Services
 from agent.runtime.clock import Clock, ClockState
 from agent.runtime.health import Health
 from agent.runtime.progress import Progress
+from agent.updates.activate import make_active
 from agent.values import OutboundMessage, Timing
 from agent.wire.messages import Stamp
 from agent.wire.topics import Topics
@@ -65,7 +67,8 @@ def replay(config: Config, spec: PipelineSpec, path: str, file: BinaryIO) -> tup
         progress=Progress(),
         timing=_not_measured,
     )
-    pipeline = Pipeline(every_frame, services, Path(config.models.dir), threading.Event())
+    bundle = find_bundle(Path(config.models.dir), spec.model)
+    pipeline = Pipeline(every_frame, services, make_active(every_frame, bundle, None, threading.Event()))
     source = make_source(source_spec)
     try:
         source.open()

@@ -56,8 +56,10 @@ def _ms(ns: int) -> float:
     return round(ns / 1e6, 3)
 
 
-def load_bundle(folder: Path, *, threads: int | None = None, delegate: Delegate | None = None) -> Bundle:
-    """Read, check and load a bundle.
+def load_bundle(
+    folder: Path, *, threads: int | None = None, delegate: Delegate | None = None, manifest: Manifest | None = None
+) -> Bundle:
+    """Read, check and load a bundle; `manifest` is its own, if it was read before.
 
     The model is read once and handed over as bytes: a mapped file that changes later crashes the process or, worse,
     quietly changes the answers.
@@ -65,7 +67,7 @@ def load_bundle(folder: Path, *, threads: int | None = None, delegate: Delegate 
     Raises:
         ModelError: a file is missing or too large, the manifest is wrong, or the model has other tensors than it says.
     """
-    manifest = load_manifest(folder / "manifest.yaml")
+    manifest = manifest or load_manifest(folder / "manifest.yaml")
     labels = _load_labels(folder / manifest.labels) if manifest.labels else ()
     model = _read(folder / "model.tflite", MAX_MODEL_BYTES)
     try:

@@ -1,10 +1,12 @@
 """What the daemon and a worker say to each other, one packet a message on a SOCK_SEQPACKET pair.
 
-First the worker says READY with its BundleInfo, or ERROR with one line. Then for each REQUEST it answers ANSWER with an
-Answer, or ERROR with one line. Pixels do not go through the socket: they lie at the start of a shared memory file.
+First the worker says READY with a Ready, or ERROR with one line. Then it answers each REQUEST with ANSWER and an
+Answer, each GOLDEN_REQUEST with ANSWER and a GoldenSample, or either with ERROR and one line. Pixels do not go through
+the socket: they lie at the start of a shared memory file.
 """
 
 import struct
+from dataclasses import dataclass
 
 import msgspec
 
@@ -12,6 +14,9 @@ from agent.values import Found
 
 REQUEST = struct.Struct("<IIId")
 """Height, width and channels (0: two-dimensional) of the uint8 picture, and min_confidence."""
+
+GOLDEN_REQUEST = struct.Struct("<I")
+"""Index of a golden sample; told from REQUEST by its size."""
 
 READY, ANSWER, ERROR = b"R", b"A", b"E"
 """First byte of what a worker says; msgpack follows."""
@@ -36,6 +41,14 @@ class BundleInfo(msgspec.Struct, frozen=True):
     """What the user should know although it works, such as an accelerator that could not be used."""
 
 
+class Ready(msgspec.Struct, frozen=True):
+    """A worker's first words."""
+
+    info: BundleInfo
+    bare_bytes: int
+    """Resident memory of the process before it read the model."""
+
+
 class Answer(msgspec.Struct, frozen=True):
     """What a bundle says of one frame, and how long each step took, in milliseconds."""
 
@@ -43,3 +56,27 @@ class Answer(msgspec.Struct, frozen=True):
     preprocess_ms: float
     infer_ms: float
     decode_ms: float
+
+
+class GoldenSample(msgspec.Struct, frozen=True):
+    """How the model did on one golden sample."""
+
+    input: str
+    """Name of the picture."""
+    count: int
+    """How many samples the bundle has."""
+    agreement: float
+    """With the expected answer, 0 to 1."""
+    infer_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """How a worker is held. None of them files, core dumps or new privileges: that holds for all."""
+
+    memory_bytes: int | None = None
+    """What the model may take. The manifest's `limits.max_memory_bytes` holds too: the lower of the two."""
+    nice: int = 0
+    """Added to the process's niceness, so that live frames keep their time."""
+    trial: bool = False
+    """Look for outputs without a finite number; decoders leave such values out, and nobody would notice."""

@@ -5,6 +5,7 @@ has numpy, OpenCV and the TFLite runtime imported, so that a new one costs milli
 """
 
 import contextlib
+import fcntl
 import mmap
 import multiprocessing
 import multiprocessing.util
@@ -16,17 +17,32 @@ import socket
 import tempfile
 import threading
 import time
+from collections import deque
+from collections.abc import Callable
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.reduction import DupFd
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
 
 from agent.config import Delegate
 from agent.errors import ModelError, WorkerLost
-from agent.inference.protocol import ERROR, MAX_ANSWER_BYTES, REQUEST, Answer, BundleInfo
+from agent.inference.golden import GoldenReport, report_on
+from agent.inference.memory import process_memory_bytes
+from agent.inference.protocol import (
+    ERROR,
+    GOLDEN_REQUEST,
+    MAX_ANSWER_BYTES,
+    REQUEST,
+    Answer,
+    BundleInfo,
+    GoldenSample,
+    Ready,
+    WorkerLimits,
+)
 from agent.values import Image
 
 START_TIMEOUT_S = 60.0
@@ -35,8 +51,21 @@ START_TIMEOUT_S = 60.0
 _SLICE_S = 0.25
 """How often a wait looks whether the daemon is to stop."""
 
-_decode_info = msgspec.msgpack.Decoder(BundleInfo).decode
+_KEPT = 128
+"""Inference times that a worker remembers."""
+
+T = TypeVar("T")
+_PROCESSES = threading.Lock()
+"""Held to start a process or ask for its end: multiprocessing looks at all its children when it starts one, and whoever
+asks second is told another exit code."""
+
+Ending = Literal["crashed", "killed", "hung", "stopped"]
+"""By itself; from outside, as when the device is out of memory; at its deadline; with the daemon."""
+
+
+_decode_ready = msgspec.msgpack.Decoder(Ready).decode
 _decode_answer = msgspec.msgpack.Decoder(Answer).decode
+_decode_sample = msgspec.msgpack.Decoder(GoldenSample).decode
 _decode_error = msgspec.msgpack.Decoder(str).decode
 
 
@@ -64,24 +93,47 @@ def tidy_up(folder: Path) -> None:
 
 
 class Worker:
-    """One worker process. All is for one thread, except that `close` may come from another."""
+    """One worker process. All is for one thread, except that `kill` and `close` may come from another."""
 
     def __init__(
-        self, folder: Path, *, threads: int | None, delegate: Delegate | None, timeout_s: float, stop: threading.Event
+        self,
+        folder: Path,
+        *,
+        threads: int | None,
+        delegate: Delegate | None,
+        timeout_s: float,
+        stop: threading.Event,
+        sha256: str | None = None,
+        limits: WorkerLimits | None = None,
     ) -> None:
-        """Args: the bundle's folder; `timeout_s` for one frame; a set `stop` ends every wait early."""
-        self._folder, self._threads, self._delegate = folder, threads, delegate
+        """
+        Args:
+            folder: the bundle's.
+            threads: of the interpreter; None: as the manifest says.
+            delegate: the accelerator; None: the CPU.
+            timeout_s: for one frame.
+            stop: once set, every wait ends early.
+            sha256: of the bundle's archive; other files than those are not loaded. None: whatever is there.
+            limits: how the process is held; None: as the manifest says.
+        """
+        self.folder, self._threads, self._delegate = folder, threads, delegate
         self._timeout_s, self._stop = timeout_s, stop
+        self.sha256, self._limits = sha256, limits or WorkerLimits()
         self._process: ForkServerProcess | None = None
         self.info: BundleInfo
         """Which model it runs; there from `start` on."""
+        self._bare_bytes = 0
         self.loss: str | None = None
         """How the process was lost, once it was."""
+        self.ending: Ending | None = None
+        """The same as one word."""
+        self.recent_ms: deque[float] = deque(maxlen=_KEPT)
+        """Inference times of the last frames, oldest first."""
         self._memory_fd = -1
         self._memory: mmap.mmap | None = None
 
-    def start(self) -> BundleInfo:
-        """Start the process and load the bundle in it.
+    def start(self, timeout_s: float = START_TIMEOUT_S) -> BundleInfo:
+        """Start the process and load the bundle in it, all within `timeout_s`.
 
         Raises:
             ModelError: the bundle can't be used.
@@ -92,14 +144,25 @@ class Worker:
         self._socket.setblocking(False)  # it is polled first, with a deadline
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._memory_fd = os.memfd_create("edge-agent-frame")
+        self._memory_fd = os.memfd_create("edge-agent-frame", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        # A process whose memory a model has overwritten could shrink it, and our next frame would end in SIGBUS.
+        fcntl.fcntl(self._memory_fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK)
         process = context.Process(
             target=_serve,
-            args=(_Fd(far_end.fileno()), _Fd(self._memory_fd), self._folder, self._threads, self._delegate),
+            args=(
+                _Fd(far_end.fileno()),
+                _Fd(self._memory_fd),
+                self.folder,
+                self._threads,
+                self._delegate,
+                self.sha256,
+                self._limits,
+            ),
             daemon=True,
         )
         try:
-            process.start()
+            with _PROCESSES:
+                process.start()
         except (OSError, EOFError) as exc:  # the server was killed; the next try starts another
             self._socket.close()
             os.close(self._memory_fd)
@@ -108,7 +171,8 @@ class Worker:
             far_end.close()
         self._process = process
         try:
-            self.info = _decode_info(self._receive(START_TIMEOUT_S))
+            ready = self._receive(timeout_s, _decode_ready)
+            self.info, self._bare_bytes = ready.info, ready.bare_bytes
             return self.info
         except ModelError:
             self.close()
@@ -117,6 +181,11 @@ class Worker:
     @property
     def alive(self) -> bool:
         return self._process is not None
+
+    @property
+    def ready(self) -> bool:
+        """It has loaded its bundle."""
+        return hasattr(self, "info")
 
     @property
     def pid(self) -> int | None:
@@ -134,14 +203,10 @@ class Worker:
         Raises:
             WorkerLost: the process has crashed.
         """
-        if self._process is None:
-            raise WorkerLost(self.loss or "the model's process is closed")
+        self._need_process()
         np.copyto(self._room_for(image), image)
         channels = image.shape[2] if image.ndim == 3 else 0
-        try:
-            self._socket.send(REQUEST.pack(image.shape[0], image.shape[1], channels, min_confidence))
-        except OSError as exc:
-            raise self._lost("crashed") from exc
+        self._send(REQUEST.pack(image.shape[0], image.shape[1], channels, min_confidence))
 
     def receive(self) -> Answer:
         """Wait for the answer to the picture that was handed over.
@@ -150,7 +215,41 @@ class Worker:
             ModelError: the model failed on this picture; the worker lives on.
             WorkerLost: the process crashed, or missed its deadline and was killed.
         """
-        return _decode_answer(self._receive(self._timeout_s))
+        answer = self._receive(self._timeout_s, _decode_answer)
+        self.recent_ms.append(answer.infer_ms)
+        return answer
+
+    def try_golden(self, index: int) -> GoldenSample:
+        """Have a golden sample of the bundle looked at, from 0 to its `count`.
+
+        Raises:
+            ModelError: there are none, their files can't be used, or the model failed; the worker lives on.
+            WorkerLost: the process crashed, or missed its deadline and was killed.
+        """
+        self._send(GOLDEN_REQUEST.pack(index))
+        return self._receive(self._timeout_s, _decode_sample)
+
+    def run_golden(self, timeout_s: float) -> GoldenReport:
+        """All golden samples.
+
+        Raises:
+            ModelError, WorkerLost: as `try_golden`; WorkerLost also when all together take longer than `timeout_s`.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        samples = [self.try_golden(0)]
+        while len(samples) < samples[0].count:
+            if time.monotonic() > deadline_s:
+                raise self._lost(f"did not get through its golden samples within {timeout_s:g} s", "hung")
+            samples.append(self.try_golden(len(samples)))
+        return report_on(samples)
+
+    def peak_memory_bytes(self) -> int:
+        """The most that the model ever took: what the process had resident at most, less what it had before it read
+        the model; 0 once the process has ended."""
+        try:
+            return max(0, process_memory_bytes("VmHWM", self.pid) - self._bare_bytes) if self.pid else 0
+        except OSError:
+            return 0
 
     def _room_for(self, image: Image) -> Image:
         if self._memory is None or len(self._memory) < image.nbytes:
@@ -158,35 +257,59 @@ class Worker:
             self._memory = mmap.mmap(self._memory_fd, image.nbytes)
         return np.frombuffer(self._memory, np.uint8, image.nbytes).reshape(image.shape)
 
-    def _receive(self, timeout_s: float) -> bytes:
-        """The next message's body, or the error that it carries."""
-        deadline = time.monotonic() + timeout_s
+    def _need_process(self) -> None:
+        if self._process is None:
+            raise WorkerLost(self.loss or "the model's process is closed")
+
+    def _send(self, request: bytes) -> None:
+        self._need_process()
+        try:
+            self._socket.send(request)
+        except OSError as exc:
+            raise self._lost("crashed", "crashed") from exc
+
+    def _receive(self, timeout_s: float, decode: Callable[[bytes], T]) -> T:
+        """What the next message says; raises the error that it carries."""
+        deadline_s = time.monotonic() + timeout_s
         while not self._poll.poll(min(_SLICE_S, timeout_s) * 1000):
             if self._stop.is_set():
-                raise self._lost("was stopped")
-            if time.monotonic() >= deadline:
-                raise self._lost(f"gave no answer within {timeout_s:g} s")
+                raise self._lost("was stopped", "stopped")
+            if time.monotonic() >= deadline_s:
+                raise self._lost(f"gave no answer within {timeout_s:g} s", "hung")
         try:
             message = self._socket.recv(MAX_ANSWER_BYTES)
         except OSError as exc:
-            raise self._lost("crashed") from exc
+            raise self._lost("crashed", "crashed") from exc
         if not message:
-            raise self._lost("crashed")
-        if message[:1] == ERROR:
-            raise ModelError(_decode_error(message[1:]))
-        return message[1:]
+            raise self._lost("crashed", "crashed")
+        try:
+            if message[:1] != ERROR:
+                return decode(message[1:])
+            text = _decode_error(message[1:])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:  # the model has written over the process's memory
+            raise self._lost("gave an answer that makes no sense", "crashed") from exc
+        raise ModelError(text)
 
-    def _lost(self, what: str) -> WorkerLost:
+    def _lost(self, what: str, ending: Ending) -> WorkerLost:
         """End what is left of the process and say how it ended."""
         process = self._process
-        if process is not None and what == "crashed":
-            process.join(1.0)
-        code = process.exitcode if process else None
+        with _PROCESSES:
+            if process is not None and what == "crashed":
+                process.join(1.0)
+            code = process.exitcode if process else None
         self.close()
         if what == "crashed" and code is not None:
             what = f"crashed with {_signal_name(-code)}" if code < 0 else f"ended with exit code {code}"
-        self.loss = f"the model's process {what}"
+            ending = "killed" if -code in (signal.SIGKILL, signal.SIGTERM) else ending
+        self.loss, self.ending = f"the model's process {what}", ending
         return WorkerLost(self.loss)
+
+    def kill(self) -> None:
+        """End the process; whoever waits for its answer gets WorkerLost. `close` has to follow."""
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(OSError, ValueError):
+                process.kill()
 
     def close(self) -> None:
         """Kill the process; a model has nothing to save. Safe to call twice, and before `start`."""
@@ -196,7 +319,8 @@ class Worker:
         with contextlib.suppress(OSError, ValueError):
             process.kill()
         self._socket.close()
-        process.join(2.0)
+        with _PROCESSES:
+            process.join(2.0)
         self._memory = None
         os.close(self._memory_fd)
 

@@ -1,24 +1,27 @@
 """A model in a process of its own: what it answers, and what its end costs."""
 
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
 from agent.errors import ModelError, WorkerLost
-from agent.inference.active import ActiveModel
 from agent.inference.bundle import load_bundle
 from agent.inference.locate import find_bundle
+from agent.inference.protocol import WorkerLimits
 from agent.inference.worker import Worker
-from agent.runtime.backoff import Backoff
+from agent.wire.archive import archive_digest
 from tests.sim import wait_until
 from tests.sim.bundles import ROOT, make_bundle, picture_path
 
@@ -42,8 +45,8 @@ def worker(face: Path, stop: threading.Event) -> Iterator[Worker]:
     worker.close()
 
 
-def make_worker(folder: Path, stop: threading.Event, timeout_s: float = 20.0) -> Worker:
-    return Worker(folder, threads=None, delegate=None, timeout_s=timeout_s, stop=stop)
+def make_worker(folder: Path, stop: threading.Event, timeout_s: float = 20.0, **more: Any) -> Worker:
+    return Worker(folder, threads=None, delegate=None, timeout_s=timeout_s, stop=stop, **more)
 
 
 def astronaut() -> np.ndarray:
@@ -105,6 +108,37 @@ class TestTrouble:
             worker.run(astronaut(), 0.5)
         assert time.monotonic() - started < 10  # of the 20 s that a frame may take
 
+    def test_how_it_ended_is_one_word_too(self, face: Path, stop: threading.Event) -> None:
+        for number, ending in ((signal.SIGSEGV, "crashed"), (signal.SIGKILL, "killed"), (signal.SIGSTOP, "hung")):
+            worker = make_worker(face, stop, timeout_s=0.5)
+            worker.start()
+            os.kill(worker.pid or 0, number)
+            with pytest.raises(WorkerLost):
+                worker.run(astronaut(), 0.5)
+            assert worker.ending == ending
+
+    def test_a_kill_from_another_thread_ends_the_wait(self, worker: Worker) -> None:
+        worker.start()
+        os.kill(worker.pid or 0, signal.SIGSTOP)
+        worker.submit(astronaut(), 0.5)
+        threading.Timer(0.1, worker.kill).start()
+        with pytest.raises(WorkerLost, match="SIGKILL"):
+            worker.receive()
+
+    @pytest.mark.parametrize("words", [b"A\xc1", b"A" + bytes(100), b"E\xff\xff", b"?"])
+    def test_an_answer_that_makes_no_sense_is_the_end_of_the_process(self, worker: Worker, words: bytes) -> None:
+        """As when a model writes over the memory of its process."""
+        worker.start()
+        near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        near.setblocking(False)
+        real, worker._socket = worker._socket, near
+        worker._poll.register(near, select.POLLIN)
+        with real, far:
+            far.send(words)
+            with pytest.raises(WorkerLost, match="makes no sense"):
+                worker.run(astronaut(), 0.5)
+        assert (worker.alive, worker.ending) == (False, "crashed")
+
     def test_a_closed_worker_has_no_process_and_says_so(self, worker: Worker) -> None:
         worker.start()
         pid = worker.pid
@@ -155,6 +189,19 @@ if __name__ == "__main__":
 class TestBundles:
     """What is wrong with a bundle is one line with its path."""
 
+    def test_that_are_not_the_verified_ones_are_not_loaded(self, face: Path, stop: threading.Event) -> None:
+        sha256 = archive_digest(face)
+        worker = make_worker(face, stop, sha256=sha256)
+        worker.start()
+        worker.close()
+        for name in ("labels.txt", "golden/expected.json"):
+            (face / name).write_text((face / name).read_text() + "\n")
+            with pytest.raises(ModelError, match="the files of the bundle have changed"):
+                worker.start()
+        (face / "model.tflite").unlink()
+        with pytest.raises(ModelError, match=r"model\.tflite"):
+            worker.start()
+
     @pytest.mark.parametrize(
         ("break_it", "expected"),
         [
@@ -193,53 +240,61 @@ def edit(folder: Path, old: str, new: str) -> None:
     path.write_text(path.read_text().replace(old, new))
 
 
-class TestActiveModel:
-    def test_replaces_a_lost_worker(self, face: Path, stop: threading.Event) -> None:
-        active = ActiveModel(lambda: make_worker(face, stop), Backoff(base_s=0.01, cap_s=0.01))
-        os.kill(active.current().pid or 0, signal.SIGKILL)
-        with pytest.raises(WorkerLost):
-            active.current().run(astronaut(), 0.5)
-        wait_until(lambda: answers(active))
-        assert active.restarts == 1
-        active.close()
+class TestLimits:
+    """A model is code from outside: what its process may do."""
 
-    def test_waits_between_restarts_and_says_why_it_has_no_model(self, face: Path, stop: threading.Event) -> None:
-        """The reason stays the same while it waits, so that it is told once."""
-        active = ActiveModel(lambda: make_worker(face, stop), Backoff(base_s=60.0, cap_s=60.0))
-        for _ in range(2):
-            os.kill(active.current().pid or 0, signal.SIGKILL)
-            with pytest.raises(WorkerLost):
-                active.current().run(astronaut(), 0.5)
-        for _ in range(2):
-            with pytest.raises(WorkerLost, match="crashed with SIGKILL"):
-                active.current()
+    def test_hold_for_every_worker(self, worker: Worker) -> None:
+        """No files, no core dumps, few descriptors, no new privileges, and so much memory as the manifest says."""
+        worker.start()
+        proc = Path(f"/proc/{worker.pid}")
+        assert (0, 0, 128) == tuple(
+            limit(proc, what) for what in ("Max file size", "Max core file size", "Max open files")
+        )
+        assert "NoNewPrivs:\t1" in (proc / "status").read_text()
+        assert (proc / "oom_score_adj").read_text() == "1000\n"
+        assert 400 << 20 < limit(proc, "Max data size") < 1 << 30
 
-    def test_says_the_same_while_a_bundle_can_not_be_used(self, face: Path, stop: threading.Event) -> None:
-        """Also when it was lost another way before: a reason that changes is told each time."""
-        active = ActiveModel(lambda: make_worker(face, stop), Backoff(base_s=60.0, cap_s=60.0))
-        os.kill(active.current().pid or 0, signal.SIGKILL)
-        with pytest.raises(WorkerLost, match="SIGKILL"):
-            active.current().run(astronaut(), 0.5)
-        (face / "model.tflite").unlink()
-        with pytest.raises(ModelError, match="no such file"):
-            active.current()
-        with pytest.raises(WorkerLost, match="no such file"):
-            active.current()
+    def test_the_lower_memory_limit_holds(self, face: Path, stop: threading.Event) -> None:
+        for memory_bytes, at_most in ((64 << 20, 300 << 20), (1 << 40, 1 << 30)):
+            worker = make_worker(face, stop, limits=WorkerLimits(memory_bytes=memory_bytes))
+            worker.start()
+            assert limit(Path(f"/proc/{worker.pid}"), "Max data size") < at_most
+            assert worker.run(astronaut(), 0.5).found.detections
+            worker.close()
 
-    def test_swap_closes_the_old_worker_and_loses_no_frame(self, face: Path, stop: threading.Event) -> None:
-        active = ActiveModel(lambda: make_worker(face, stop))
-        old = active.current()
-        new = make_worker(face, stop)
-        new.start()
-        active.swap(new)
-        assert not old.alive
-        assert active.current() is new
-        assert active.current().run(astronaut(), 0.5).found.detections
-        active.close()
+    def test_too_little_memory_is_an_error_or_a_crash_of_the_worker_only(
+        self, face: Path, stop: threading.Event
+    ) -> None:
+        edit(face, "width_px: 128, height_px: 128", "width_px: 128, height_px: 128, steps: [{op: denoise}]")
+        worker = make_worker(face, stop, limits=WorkerLimits(memory_bytes=1))
+        worker.start()
+        huge = np.zeros((6000, 16000, 3), np.uint8)  # 288 MB; the copy that the filter makes does not fit
+        with pytest.raises((ModelError, WorkerLost)):
+            worker.run(huge, 0.5)
+        worker.close()
+
+    def test_a_nice_worker_leaves_time_to_others(self, face: Path, stop: threading.Event) -> None:
+        worker = make_worker(face, stop, limits=WorkerLimits(nice=10))
+        worker.start()
+        assert os.getpriority(os.PRIO_PROCESS, worker.pid or 0) == os.getpriority(os.PRIO_PROCESS, 0) + 10
+        worker.close()
+
+    def test_the_picture_can_not_be_taken_from_under_the_daemon(self, worker: Worker) -> None:
+        """Shrunk by the other side, it would kill whoever writes the next frame."""
+        worker.start()
+        worker.run(astronaut(), 0.5)
+        with pytest.raises(PermissionError):
+            os.ftruncate(worker._memory_fd, 0)
+
+    def test_peak_memory_is_what_the_model_took(self, worker: Worker) -> None:
+        assert worker.peak_memory_bytes() == 0
+        worker.start()
+        worker.run(astronaut(), 0.5)
+        assert 1 << 20 < worker.peak_memory_bytes() < 200 << 20
+        worker.close()
+        assert worker.peak_memory_bytes() == 0
 
 
-def answers(active: ActiveModel) -> bool:
-    try:
-        return bool(active.current().run(astronaut(), 0.5).found.detections)
-    except WorkerLost:
-        return False
+def limit(proc: Path, what: str) -> int:
+    (line,) = [line for line in (proc / "limits").read_text().splitlines() if line.startswith(what)]
+    return int(line[len(what) :].split()[0])
