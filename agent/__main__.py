@@ -16,6 +16,7 @@ first steps:
   edge-agent demo                     the whole thing on this machine, without any set-up
   edge-agent check                    try everything that `run` needs, and say how to mend what fails
   edge-agent run                      the daemon
+  edge-agent models                   the models on this device, and what became of their updates
 """
 
 
@@ -50,11 +51,49 @@ def make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("model", metavar="MODEL.tflite")
     inspect.add_argument("--manifest", metavar="FILE", help="write the manifest here, instead of printing it")
     add("status", "ask the daemon that runs on this host", as_json)
+    _add_models(
+        add("models", "the models on this device: list, verify, activate, rollback; make golden samples", as_json)
+    )
     schema = add("schema", "print the JSON Schema of the configuration; editors complete config.yaml with it")
     schema.add_argument("--messages", metavar="DIR", help="write the JSON Schemas of all messages there instead")
     demo = add("demo", "the whole thing on this machine: embedded broker, bundled clip, real model")
     demo.add_argument("--seconds", type=float, metavar="N", help="end by itself; default: run until Ctrl-C")
     return parser
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    """`edge-agent models` has commands of its own; without one it lists."""
+    again = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)  # also behind the last word
+    again.add_argument("--config", metavar="FILE", help="as above")
+    as_json = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    as_json.add_argument("--json", action="store_true", help="print one JSON document and nothing else on stdout")
+    actions = models.add_subparsers(dest="action", metavar="ACTION")
+
+    def add(name: str, text: str, *parents: argparse.ArgumentParser, more: str = "") -> argparse.ArgumentParser:
+        return actions.add_parser(name, help=text, description=f"{text}. {more}", parents=[again, *parents])
+
+    add("list", "every model with its versions, their states, sizes and digests; the default", as_json)
+    verify = add("verify", "hold what lies on the disk against the record, and load it; exit 3 if one is bad", as_json)
+    verify.add_argument("model", metavar="MODEL", nargs="?", help="default: all")
+    activate = add(
+        "activate",
+        "use a version that lies on this device",
+        more="The running daemon swaps at once; without one, the next start uses it. The bundle is loaded first.",
+    )
+    activate.add_argument("model", metavar="MODEL")
+    activate.add_argument("version", metavar="VERSION", help="one that `edge-agent models` lists")
+    rollback = add(
+        "rollback", "go back to the version before", more="As with activate, a running daemon does it at once."
+    )
+    rollback.add_argument("model", metavar="MODEL")
+    golden = add(
+        "golden",
+        "make golden samples: pictures with what the model says of them now",
+        more="Devices try them before the bundle goes live. The manifest needs golden: {dir: golden}.",
+    )
+    golden.add_argument("folder", metavar="FOLDER", help="of the bundle, such as models/face/2026.12.1")
+    golden.add_argument("pictures", metavar="PICTURE", nargs="+", help="PNG or JPEG")
+    golden.add_argument("--min-confidence", type=float, default=0.5, metavar="N", help="default: 0.5")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,22 +4,36 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
 
+from agent.errors import UpdateFailed, UpdateRefused
 from agent.events.snapshot import SnapshotJob
 from agent.mqtt.inbox import Inbound, Inbox
 from agent.mqtt.link import Link
 from agent.pipeline import Pipeline
 from agent.runtime.progress import Progress
+from agent.updates.service import UpdateService
+from agent.updates.store import Slot
+from agent.updates.updater import ModelUpdate
 from agent.values import OutboundMessage
 from agent.wire.messages import Command, Reply, Stamp, encode
 from agent.wire.topics import Topics
 
+T = TypeVar("T")
+
 _log = structlog.get_logger()
 _decode = msgspec.json.Decoder(Command).decode
+_Action = Callable[[Command], dict[str, Any]]
+
+
+class _Request(msgspec.Struct):
+    command: str
+
+
+_decode_name = msgspec.json.Decoder(_Request).decode
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a failure
@@ -41,18 +55,23 @@ class Commands:
         status: Callable[[], dict[str, Any]],
         snapshot: Callable[[SnapshotJob], bool],
         restart: Callable[[], None],
+        updates: UpdateService,
     ) -> None:
         self._pipelines = pipelines
         self._inbox, self._link, self._topics, self._stamp = inbox, link, topics, stamp
         self._progress = progress
         self._status, self._snapshot, self._restart = status, snapshot, restart
-        self._table: dict[str, Callable[[Command], dict[str, Any]]] = {
+        self._updates = updates
+        self._table: dict[str, _Action] = {
             "ping": lambda _: {},
             "status": lambda _: self._status(),
             "snapshot": self._take_snapshot,
             "set": self._set,
             "restart": self._do_restart,
+            "model-rollback": self._roll_back,
+            "model-pin": self._pin,
         }
+        self._local_table = {**self._table, "model-activate": self._activate}
 
     def loop(self, stop: threading.Event) -> None:
         """Body of the commands thread."""
@@ -69,7 +88,7 @@ class Commands:
             _log.warning("command.refused", command=name, reason="retained")
             return
         try:
-            data = self._do(name, inbound.payload)
+            data = self._do(self._table, name, inbound.payload)
             reply = Reply(**self._stamp(), command=name, ok=True, data=data)
             _log.info("command.done", command=name)
         except _Refused as exc:
@@ -79,10 +98,23 @@ class Commands:
             message = OutboundMessage(topic=inbound.response_topic, payload=encode(reply), in_chain=False)
             self._link.post(message, qos=1, correlation_data=inbound.correlation_data)
 
-    def _do(self, name: str, payload: bytes) -> dict[str, Any]:
-        action = self._table.get(name)
+    def answer_local(self, request: bytes) -> bytes:
+        """The same for a program on this host: `{"command": "model-rollback", "model": "face"}`; an empty request asks
+        for the status alone."""
+        if not request:
+            return msgspec.json.encode(self._status())
+        name = "?"
+        try:
+            name = _decode_name(request).command
+            reply = Reply(**self._stamp(), command=name, ok=True, data=self._do(self._local_table, name, request))
+        except (_Refused, msgspec.MsgspecError, RecursionError) as exc:
+            reply = Reply(**self._stamp(), command=name, ok=False, error=str(exc))
+        return encode(reply)
+
+    def _do(self, table: Mapping[str, _Action], name: str, payload: bytes) -> dict[str, Any]:
+        action = table.get(name)
         if action is None:
-            raise _Refused(f"unknown command; there are: {', '.join(self._table)}")
+            raise _Refused(f"unknown command; there are: {', '.join(table)}")
         try:
             command = _decode(payload or b"{}")
         except (msgspec.MsgspecError, RecursionError) as exc:
@@ -128,3 +160,31 @@ class Commands:
     def _do_restart(self, _: Command) -> dict[str, Any]:
         self._restart()
         return {}
+
+    def _roll_back(self, command: Command) -> dict[str, Any]:
+        return self._with_model(command, lambda update: update.roll_back())
+
+    def _activate(self, command: Command) -> dict[str, Any]:
+        if not command.version:
+            raise _Refused("version: expected the name of a version that lies on this device")
+        version = command.version
+        return self._with_model(command, lambda update: update.activate_version(version))
+
+    def _pin(self, command: Command) -> dict[str, Any]:
+        if command.pinned is None:
+            raise _Refused("pinned: expected true or false")
+        pinned = command.pinned
+        return {**self._with_model(command, lambda update: update.pin(pinned)), "pinned": pinned}
+
+    def _with_model(self, command: Command, work: Callable[[ModelUpdate], Slot | None]) -> dict[str, Any]:
+        """Have the updates thread do it; `version` in the answer is what runs then, if it is done already."""
+        updates = self._updates.by_model
+        update = next(iter(updates.values())) if command.model is None and len(updates) == 1 else None
+        update = update or updates.get(command.model or "")
+        if update is None:
+            raise _Refused(f"model: expected one of {', '.join(updates)}, got {command.model!r}")
+        try:
+            slot = self._updates.ask(lambda: work(update) or update.at.running)
+        except (UpdateRefused, UpdateFailed) as exc:
+            raise _Refused(exc.detail or str(exc)) from exc
+        return {"model": update.model, **({"version": slot.version} if slot else {})}

@@ -8,6 +8,7 @@
 | sync               | Outbox.sync_loop          | a second                     | a last sync in Outbox.close         |
 | snapshots          | SnapshotMaker.loop        | its queue                    | makes what is in it                 |
 | commands           | Commands.loop             | the inbox                    | -                                   |
+| updates            | UpdateService.loop        | its news, a worker on trial  | leaves the rest for the next start  |
 | telemetry          | reporter loop             | the interval                 | -                                   |
 | status             | answer_loop               | its socket                   | removes the socket                  |
 | main               | Supervisor.run            | the first to end             | joins all under one deadline        |
@@ -35,7 +36,7 @@ from agent.config import Config, device_id
 from agent.errors import AgentError, OutboxError
 from agent.events.snapshot import SnapshotJob, SnapshotMaker
 from agent.inference.worker import tidy_up
-from agent.mqtt.inbox import Inbox
+from agent.mqtt.inbox import Inbound, Inbox, Router
 from agent.mqtt.link import Link
 from agent.outbox.chain import Gap as EvictedGap
 from agent.outbox.store import open_outbox
@@ -45,12 +46,16 @@ from agent.runtime.health import Health
 from agent.runtime.local import answer_loop
 from agent.runtime.notify import Notifier
 from agent.runtime.progress import Progress
+from agent.runtime.safemode import SAFE_MODE_REASON, SafeMode
+from agent.runtime.starts import StartCounter
 from agent.runtime.supervisor import Supervisor
 from agent.telemetry import device
 from agent.telemetry.reporter import report_loop
+from agent.updates.service import make_update_service, release_topics
 from agent.values import OutboundMessage
 from agent.wire.messages import (
     Gap,
+    ModelState,
     MqttTelemetry,
     OutboxTelemetry,
     Stamp,
@@ -97,6 +102,30 @@ class Daemon:
         self._snapshots = SnapshotMaker(
             {spec.name: spec.snapshots for spec in config.pipelines}, deliver=self._deliver_snapshot
         )
+        self._inbox = Inbox()
+        self._link = self._make_link()
+        self._outbox.on_put = self._link.wake
+        self._updates = make_update_service(
+            config, self._stamp, self._clock, self._link, self._tell_model_state, self._progress, self._stop
+        )
+        self._pipelines = self._make_pipelines()
+        starts = StartCounter(Path(config.outbox.dir))
+        self._safe_mode = SafeMode(starts, config.models.healthy_after_s, self._allow_inference)
+        self._updates.attach(self._pipelines.values(), self._safe_mode.leave)
+
+    def _make_link(self) -> Link:
+        return Link(
+            self.config.mqtt,
+            self._stamp.device,
+            will=self._status_message("offline"),
+            birth=self._status_message,
+            topic_filters=self._topics.command_filters(self.config.device.groups),
+            retained_filters=release_topics(self.config, self._topics),
+            inbox=Router(self._inbox, self._topics.command_of, self._take_in),
+        )
+
+    def _make_pipelines(self) -> dict[str, Pipeline]:
+        """Raises ModelError when there is no bundle, and no release could bring one."""
         services = Services(
             topics=self._topics,
             stamp=self._stamp,
@@ -105,18 +134,11 @@ class Daemon:
             health=self._health,
             progress=self._progress,
         )
-        models_dir = Path(config.models.dir)
-        self._pipelines = {spec.name: Pipeline(spec, services, models_dir, self._stop) for spec in config.pipelines}
-        self._inbox = Inbox()
-        self._link = Link(
-            config.mqtt,
-            self._stamp.device,
-            will=self._status_message("offline"),
-            birth=self._status_message,
-            topic_filters=self._topics.command_filters(config.device.groups),
-            inbox=self._inbox,
-        )
-        self._outbox.on_put = self._link.wake
+        needs_model = self.config.models.trust is None
+        return {
+            spec.name: Pipeline(spec, services, self._updates.make_active(spec), needs_model=needs_model)
+            for spec in self.config.pipelines
+        }
 
     # --- running -------------------------------------------------------------------------------------------------
 
@@ -130,6 +152,7 @@ class Daemon:
             signal.signal(number, self._on_signal)
         for name, body in self._threads():
             self._supervisor.add(name, body)
+        self._safe_mode.begin()
         _log.info("daemon.started", device=self._stamp.device, version=__version__, pid=os.getpid())
         try:
             ending = self._supervisor.run(self._tick, tick_s=min(1.0, self._notifier.watchdog_s or 1.0), join_s=_STOP_S)
@@ -143,6 +166,7 @@ class Daemon:
             raise ending.error
         if ending.by is not None:
             raise AgentError(f"the thread {ending.by} ended by itself; please report this")
+        self._safe_mode.good()
 
     def _threads(self) -> list[tuple[str, Callable[[threading.Event], None]]]:
         threads: list[tuple[str, Callable[[threading.Event], None]]] = []
@@ -158,6 +182,7 @@ class Daemon:
             status=self.status,
             snapshot=self._snapshots.submit,
             restart=self._restart,
+            updates=self._updates,
         )
         publish = functools.partial(
             publish_loop,
@@ -168,15 +193,14 @@ class Daemon:
             functools.partial(self._status_message, "offline"),
         )
         telemetry = functools.partial(report_loop, self.config.telemetry.interval_s, self._report)
-        answers = functools.partial(
-            answer_loop, Path(self.config.outbox.dir), lambda: msgspec.json.encode(self.status())
-        )
+        answers = functools.partial(answer_loop, Path(self.config.outbox.dir), commands.answer_local)
         return [
             *threads,
             ("publish", publish),
             ("sync", self._outbox.sync_loop),
             ("snapshots", self._snapshots.loop),
             ("commands", commands.loop),
+            ("updates", self._updates.loop),
             ("telemetry", telemetry),
             ("status", answers),
         ]
@@ -186,6 +210,7 @@ class Daemon:
         if not self._ready and all(pipeline.ready.is_set() for pipeline in self._pipelines.values()):
             self._ready = True
             self._notifier.ready()
+        self._safe_mode.tick()
         stuck = self._progress.stuck()
         if stuck:
             self._health.lost("watchdog", f"no sign of life from {', '.join(stuck)}")
@@ -222,6 +247,24 @@ class Daemon:
             started_at=self._started_at,
         )
         return OutboundMessage(self._topics.status(), encode(status), in_chain=False, retain=True)
+
+    def _take_in(self, message: Inbound) -> None:
+        self._updates.take_in(message)
+
+    def _allow_inference(self, allowed: bool) -> None:
+        """Start without inference where start after start has ended badly, and end that."""
+        for pipeline in self._pipelines.values():
+            pipeline.enabled = allowed and pipeline.spec.enabled
+        if allowed:
+            self._health.recovered("inference")
+        else:
+            self._health.lost("inference", SAFE_MODE_REASON)
+
+    def _tell_model_state(self, message: ModelState) -> None:
+        try:
+            self._outbox.put(OutboundMessage(self._topics.model_state(message.model), encode(message), retain=True))
+        except OutboxError as exc:
+            self._health.lost("outbox", str(exc))
 
     def _gap_message(self, gap: EvictedGap) -> OutboundMessage:
         message = Gap(**self._stamp(), from_=gap.from_, to=gap.to, count=gap.count, reason=gap.reason)
@@ -286,6 +329,7 @@ class Daemon:
                 **numbers,
                 "mqtt": with_connection,
                 "models": models,
+                "model_states": {state.model: state for state in self._updates.states()},
                 "last_errors": self._health.last_errors(),
             }
         )

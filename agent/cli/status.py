@@ -46,8 +46,30 @@ def format_status(status: dict[str, Any]) -> str:
             f"{pipeline['frames_dropped']} dropped",
             f"    model: {model['name']} {model['version']} on {model['runtime']}" if model else "    model: none",
         ]
+    for model, state in status.get("model_states", {}).items():
+        lines += _format_model(model, state)
     outbox, mqtt = status["outbox"], status["mqtt"]
     lines.append(f"  outbox: {outbox['pending']} waiting, {outbox['bytes']} bytes, {outbox['dropped']} dropped")
     lines.append(f"  broker: {'connected' if mqtt['connected'] else 'away'}, {mqtt['connects']} connects")
     lines += [f"  {error['time']} {error['part']}: {error['reason']}" for error in status["last_errors"]]
     return "\n".join(lines)
+
+
+def _format_model(name: str, state: dict[str, Any]) -> list[str]:
+    """What became of the updates of a model, of its model-state message."""
+    active, previous, candidate = state["active"], state["previous"], state["candidate"]
+    line = f"  model {name}: "
+    line += f"{active['version']}, {'confirmed' if active['confirmed'] else 'on probation'}" if active else "none"
+    line += f", before it {previous['version']}" if previous else ""
+    line += ", pinned" if state["pinned"] else ""
+    lines = [line]
+    if candidate and not (candidate["state"] == "active" and active and active["confirmed"]):
+        text = f"    release {candidate['release']}, version {candidate['version']}: {candidate['state']}"
+        if candidate["state"] == "receiving":
+            text += f", {100 * candidate['received_bytes'] // max(candidate['size_bytes'], 1)} %"
+        if candidate["reason_code"]:
+            text += f", {candidate['reason_code']} ({candidate['reason']})"
+        lines.append(text)
+    if state["refused"]:
+        lines.append(f"    the last message on its release topic was not taken: {state['refused']}")
+    return lines

@@ -25,7 +25,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from agent.config import Mqtt
 from agent.errors import LinkDown
 from agent.mqtt import reasons
-from agent.mqtt.inbox import MAX_PAYLOAD_BYTES, Inbound, Inbox
+from agent.mqtt.inbox import MAX_PAYLOAD_BYTES, Inbound, Receiver
 from agent.mqtt.ledger import FIRST_FAILURE
 from agent.mqtt.login import look_up, make_tls_context, read_password
 from agent.mqtt.trouble import Trouble
@@ -75,7 +75,7 @@ class Answer(NamedTuple):
 class Connection:
     """From CONNECT to the end of the socket. All but `wake` belongs to one thread."""
 
-    def __init__(self, config: Mqtt, client_id: str, will: Sendable, inbox: Inbox) -> None:
+    def __init__(self, config: Mqtt, client_id: str, will: Sendable, inbox: Receiver) -> None:
         self._config = config
         self._client_id = client_id
         self._where = f"{config.host}:{config.port}"
@@ -83,7 +83,7 @@ class Connection:
         self._trouble = Trouble()
         self._client = self._make_client(will)
         self._connack: tuple[int, str] | None = None
-        self._filters: Sequence[str] = ()
+        self._asked: dict[int | None, Sequence[str]] = {}  # topic filters by packet id
         self._waker = Waker()
         self.wake = self._waker.wake
         """End a `serve` that waits, from any thread."""
@@ -141,12 +141,17 @@ class Connection:
         if self.ended is not None:
             raise LinkDown(reasons.no_connack(self._where, self._trouble.text, tls=config.tls.enabled))
 
-    def subscribe(self, filters: Sequence[str]) -> None:
-        """Ask for messages, QoS 1. Retained ones are not wanted: a command that lies on the broker is a mistake."""
-        self._filters = filters
+    def subscribe(self, filters: Sequence[str], *, qos: int = 1, retained: bool = False) -> None:
+        """Ask for messages, with what lies on the broker already or without it."""
         if filters:
-            options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
-            self._client.subscribe([(topic_filter, options) for topic_filter in filters])
+            wanted = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else SubscribeOptions.RETAIN_DO_NOT_SEND
+            options = SubscribeOptions(qos=qos, retainHandling=wanted)
+            _, packet_id = self._client.subscribe([(topic_filter, options) for topic_filter in filters])
+            self._asked[packet_id] = filters
+
+    def unsubscribe(self, filters: Sequence[str]) -> None:
+        if filters:
+            self._client.unsubscribe(list(filters))
 
     def publish(self, message: Sendable, qos: int, correlation_data: bytes | None = None) -> int:
         """Send a message that passed `fault_of`; the packet id that its answer will have.
@@ -278,8 +283,8 @@ class Connection:
     def _on_publish(self, _c: Client, _u: Any, packet_id: int, reason: ReasonCode, _p: Properties) -> None:
         self.answers.append(Answer(packet_id, reason.value, str(reason)))
 
-    def _on_subscribe(self, _c: Client, _u: Any, _mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
-        for topic_filter, code in zip(self._filters, codes, strict=False):
+    def _on_subscribe(self, _c: Client, _u: Any, mid: int, codes: list[ReasonCode], _p: Properties | None) -> None:
+        for topic_filter, code in zip(self._asked.pop(mid, ()), codes, strict=False):
             if code.is_failure:
                 self.refused_filters.append((topic_filter, str(code)))
 

@@ -1,11 +1,13 @@
 """Messages that came in, waiting for the part that handles them. Bounded: a flood costs messages, never memory."""
 
 import queue
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 MAX_WAITING = 64
 MAX_PAYLOAD_BYTES = 64 << 10
-"""As large as a chunk of a model; commands are far smaller."""
+"""As large as a chunk of a model or the envelope of a release; commands are far smaller."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,12 @@ class Inbound:
     """Where the sender wants the answer; not checked."""
     correlation_data: bytes | None = None
     """To be sent back with the answer, as it is."""
+
+
+class Receiver(Protocol):
+    """Takes what comes in, in the publish thread: never blocks, never raises."""
+
+    def put(self, message: Inbound) -> None: ...
 
 
 class Inbox:
@@ -46,3 +54,24 @@ class Inbox:
             return self._waiting.get(timeout=timeout_s)
         except queue.Empty:
             return None
+
+
+class Router:
+    """Commands into their inbox, everything else to `other`; a flood of the one takes no place from the other."""
+
+    def __init__(
+        self, commands: Receiver, is_command: Callable[[str], object], other: Callable[[Inbound], None]
+    ) -> None:
+        """`is_command` says of a topic whether it is one; `other` is called in the publish thread."""
+        self._commands, self._is_command, self._other = commands, is_command, other
+        self.dropped = 0
+        """Messages for `other` that were too large."""
+
+    def put(self, message: Inbound) -> None:
+        """Pass a message on."""
+        if self._is_command(message.topic):
+            self._commands.put(message)
+        elif len(message.payload) > MAX_PAYLOAD_BYTES:
+            self.dropped += 1
+        else:
+            self._other(message)

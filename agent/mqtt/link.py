@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -11,14 +11,18 @@ from agent.config import Mqtt
 from agent.errors import LinkDown
 from agent.mqtt import reasons
 from agent.mqtt.client import Connection, Sendable
-from agent.mqtt.inbox import Inbox
+from agent.mqtt.inbox import Receiver
 from agent.mqtt.ledger import NO_SUBSCRIBERS, Ledger
 from agent.mqtt.urgent import Qos, Urgent, UrgentQueue
+from agent.mqtt.wants import Wants
 from agent.values import OutboundMessage
 
 BATCH_BYTES = 64 << 10
 """What to take from the outbox at once. With what the kernel holds, some 240 kB may be ahead of a ping or of what is
 posted: an uplink under 8 kB/s needs a longer keepalive than the default of 30 s."""
+WITHOUT_RETAINED_S = 600.0
+"""How long nothing retained is asked for after a packet that paho can't read: that packet may lie on the broker, and
+would end each connection anew. Updates wait then, results don't."""
 _MAX_LOGGED = 256
 _MAX_SHOWN = 128
 
@@ -33,7 +37,7 @@ class Stored(Sendable, Protocol):
 
 
 class Link:
-    """One connection at a time. `post` and `wake` may be called from any thread, all the rest from one."""
+    """One connection at a time. `post`, `want`, `unwant`, `wake` may be called from any thread, the rest from one."""
 
     def __init__(
         self,
@@ -43,12 +47,20 @@ class Link:
         will: OutboundMessage,
         birth: Callable[[], OutboundMessage],
         topic_filters: Sequence[str],
-        inbox: Inbox,
+        inbox: Receiver,
+        retained_filters: Sequence[str] = (),
     ) -> None:
-        """`birth` makes the message that each connection begins with; its topic is the will's."""
+        """`birth` makes the message that each connection begins with; its topic is the will's.
+
+        What lies on the broker is wanted of `retained_filters`, at each connection; not of `topic_filters`: a command
+        that lies there is a mistake.
+        """
         self._config, self._client_id = config, client_id
         self._will, self._birth = will, birth
-        self._filters, self._inbox = topic_filters, inbox
+        self._filters, self._retained_filters, self._inbox = topic_filters, retained_filters, inbox
+        self._retained_asked = False
+        self._retained_from_s = 0.0
+        self._wants = Wants()
         self._ledger = Ledger()
         self._urgent = UrgentQueue()
         self._urgent_open: dict[int, Urgent] = {}
@@ -61,6 +73,8 @@ class Link:
         """Messages that were given up because the broker does not take them."""
         self.no_subscribers = 0
         """Messages that the broker took, but nobody subscribes to."""
+        self.denied: dict[str, str] = {}
+        """Topics that were wanted on this connection and that can't be had, with the reason."""
 
     @property
     def connected(self) -> bool:
@@ -81,6 +95,27 @@ class Link:
         self.wake()
         return taken
 
+    def want(self, topics: Iterable[str]) -> None:
+        """Subscribe to single topics with QoS 0; what is retained there comes, again at each call.
+
+        Holds for this connection only: when `connects` has changed, whoever still wants them asks again. Each
+        subscription must be ended with `unwant`. Topics that can't be had are in `denied` then.
+        """
+        for topic in topics:
+            self.denied.pop(topic, None)
+            if time.monotonic() < self._retained_from_s:
+                self.denied[topic] = "the broker sent a packet that can't be read; nothing is fetched for ten minutes"
+            elif self.connected:
+                self._wants.want([topic])
+        self.wake()
+
+    def unwant(self, topics: Iterable[str]) -> None:
+        """End subscriptions that `want` began, in the next round, which this does not hurry; others are left alone."""
+        topics = list(topics)
+        for topic in topics:
+            self.denied.pop(topic, None)
+        self._wants.unwant(topics)
+
     def wake(self) -> None:
         """End a `wait`, now or the next."""
         connection = self._connection
@@ -93,7 +128,8 @@ class Link:
         """Try once to connect, log in, say that we are there, and subscribe.
 
         A message that paho can't read would be sent again by the broker and end every connection; so after one, the
-        session is started anew, and what waits in it (commands) is lost.
+        session is started anew, and what waits in it (commands) is lost. If it is a retained one, that is not enough:
+        see WITHOUT_RETAINED_S.
 
         Raises:
             LinkDown: one line that says why, and how to mend it.
@@ -107,6 +143,9 @@ class Link:
             raise
         self._clean_start = False
         self._ledger.begin()
+        self._wants.begin()  # before `connects` tells whoever wants something to ask again
+        self.denied.clear()
+        self._retained_asked = False
         self._connection = connection
         self.connects += 1
         self._urgent.drop_state_of(self._will.topic)  # before the birth is made: what is posted from now on is newer
@@ -138,7 +177,7 @@ class Link:
         self._ledger.sent(self._publish(connection, message, 1), time.monotonic())
 
     def pump(self) -> None:
-        """Send what was posted, and see that the connection does its work.
+        """Send what was posted, subscribe to what is wanted, and see that the connection does its work.
 
         A broker that lets the oldest publish wait for twice the keepalive is given up; so long may silence last for
         paho as well. It counts from when the publish became the oldest, so that a slow link with much in flight is not
@@ -152,6 +191,8 @@ class Link:
             raise self._down("the broker acknowledges nothing any more")
         while urgent := self._urgent.take(qos0_only=self._ledger.open >= connection.window):
             self._publish_urgent(connection, urgent)
+        if time.monotonic() >= self._retained_from_s:
+            self._ask_retained(connection)
 
     def take_acks(self) -> list[int]:
         """Ids of messages that are done with, in the order sent, up to the first that is not; each once.
@@ -189,6 +230,8 @@ class Link:
         connection.close(deadline_s - time.monotonic(), with_will=not said)
         self._account(connection)
         self._clean_start = connection.unreadable
+        if connection.unreadable:
+            self._retained_from_s = time.monotonic() + WITHOUT_RETAINED_S
         self._connection = None
         self._ledger.end()
         self._urgent.put_back(self._urgent_open.values())
@@ -207,6 +250,14 @@ class Link:
                     return True
                 self.wait(left_s)
         return False
+
+    def _ask_retained(self, connection: Connection) -> None:
+        if not self._retained_asked:
+            self._retained_asked = True
+            connection.subscribe(self._retained_filters, retained=True)
+        leave, enter = self._wants.take()
+        connection.unsubscribe(leave)
+        connection.subscribe(enter, qos=0, retained=True)
 
     def _publish_urgent(self, connection: Connection, urgent: Urgent) -> None:
         """Raises LinkDown when the connection has ended; the message is kept then."""
@@ -241,7 +292,11 @@ class Link:
                 self._give_up(urgent.topic, answer.reason)
         connection.answers.clear()
         for topic_filter, reason in connection.refused_filters:
-            self.last_error = f"the broker refuses the subscription to {topic_filter}: {reason.lower()}"
+            error = f"the broker refuses the subscription to {topic_filter}: {reason.lower()}"
+            if topic_filter in self._wants:
+                self.denied[topic_filter] = error  # whoever wants it tells it
+                continue
+            self.last_error = error
             if self._is_news(topic_filter):
                 _log.error("mqtt.subscription_refused", topic_filter=topic_filter, reason=reason)
         connection.refused_filters.clear()

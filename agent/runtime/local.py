@@ -1,4 +1,5 @@
-"""A word with the daemon on this host: a Unix socket in its own folder that gives one JSON document a connection.
+"""A word with the daemon on this host: a Unix socket in its own folder. Who connects sends one request (JSON; nothing
+asks for the status), closes the writing side, and gets one JSON document.
 
 The folder's permissions decide who may ask. The socket is bound and reached through the folder's descriptor, because
 the path of a Unix socket may have only 107 characters.
@@ -8,12 +9,15 @@ import contextlib
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+MAX_REQUEST_BYTES = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
 _NAME = "status.sock"
 _TIMEOUT_S = 3.0
+"""For a whole request, and for a whole answer: one thread serves all, one after the other."""
 
 
 @contextlib.contextmanager
@@ -25,9 +29,9 @@ def _short_path(folder: Path) -> Iterator[str]:
         os.close(fd)
 
 
-def answer_loop(folder: Path, answer: Callable[[], bytes], stop: threading.Event) -> None:
-    """Body of a thread: give `answer()` to whoever connects. The caller holds the folder's lock, so a socket that is
-    there was left by a daemon that died."""
+def answer_loop(folder: Path, answer: Callable[[bytes], bytes], stop: threading.Event) -> None:
+    """Body of a thread: give `answer(request)` to whoever connects. The caller holds the folder's lock, so a socket
+    that is there was left by a daemon that died."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         (folder / _NAME).unlink(missing_ok=True)
         with _short_path(folder) as path:
@@ -39,14 +43,27 @@ def answer_loop(folder: Path, answer: Callable[[], bytes], stop: threading.Event
                 connection, _ = server.accept()
             except TimeoutError:
                 continue
-            with connection, contextlib.suppress(OSError):  # who asked and went is no trouble of ours
-                connection.settimeout(_TIMEOUT_S)
-                connection.sendall(answer())
+            with connection:
+                _serve(connection, answer)
     (folder / _NAME).unlink(missing_ok=True)
 
 
-def ask(folder: Path) -> bytes:
-    """What the daemon with this folder says.
+def _serve(connection: socket.socket, answer: Callable[[bytes], bytes]) -> None:
+    try:
+        request = _receive_all(connection, MAX_REQUEST_BYTES, _TIMEOUT_S)
+    except OSError:  # it sent too much, or not in time, or hung up
+        return
+    text = answer(request)
+    with contextlib.suppress(OSError):  # who asked and went is no trouble of ours
+        connection.settimeout(_TIMEOUT_S)  # for all of it together
+        connection.sendall(text)
+
+
+def ask(folder: Path, request: bytes = b"", timeout_s: float = _TIMEOUT_S) -> bytes:
+    """What the daemon with this folder says to a request; nothing asks for its status.
+
+    Args:
+        timeout_s: how long to wait for the answer; what loads a model takes longer than a status.
 
     Raises:
         OSError: no daemon runs there, or it does not answer.
@@ -54,7 +71,29 @@ def ask(folder: Path) -> bytes:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client, _short_path(folder) as path:
         client.settimeout(_TIMEOUT_S)
         client.connect(path)
-        parts = bytearray()
-        while len(parts) <= MAX_ANSWER_BYTES and (part := client.recv(1 << 16)):
-            parts += part
-        return bytes(parts)
+        client.sendall(request)
+        client.shutdown(socket.SHUT_WR)
+        text = _receive_all(client, MAX_ANSWER_BYTES, timeout_s)
+    if not text:
+        raise ConnectionAbortedError("the daemon gave no answer")
+    return text
+
+
+def _receive_all(connection: socket.socket, max_bytes: int, timeout_s: float) -> bytes:
+    """All that the other side sends until it closes its writing side.
+
+    Raises:
+        OSError: it is more, or takes longer, or the connection broke.
+    """
+    deadline_s = time.monotonic() + timeout_s
+    parts = bytearray()
+    while True:
+        connection.settimeout(max(deadline_s - time.monotonic(), 0.001))
+        part = connection.recv(1 << 16)
+        if not part:
+            return bytes(parts)
+        parts += part
+        if len(parts) > max_bytes:
+            raise ConnectionAbortedError(f"more than {max_bytes} bytes")
+        if time.monotonic() > deadline_s:
+            raise TimeoutError("timed out")

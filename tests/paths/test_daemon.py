@@ -21,7 +21,7 @@ from tests.sim.bundles import make_bundle
 from tests.sim.proxy import FaultProxy
 
 BRANCH = "edge/devices/cam-1"
-DURABLE = ("results", "events", "gap")
+DURABLE = ("results", "events", "gap", "models")
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ class TestMessages:
             kind = kind_of(message.topic)
             if kind == "snapshots":
                 continue
-            name = {"results": "result", "events": "event"}.get(kind, kind)
+            name = {"results": "result", "events": "event", "models": "model-state"}.get(kind, kind)
             jsonschema.validate(json.loads(message.payload), message_schema(name))
             if kind in DURABLE:
                 chain.read(message.payload)

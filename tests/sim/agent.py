@@ -23,7 +23,7 @@ def make_config(tmp_path: Path, port: int, models: Path, **changes: Any) -> dict
     return {
         "device": {"id": "cam-1", "groups": ["yard"]},
         "mqtt": {"host": "127.0.0.1", "port": port, "keepalive_s": 5},
-        "models": {"dir": str(models)},
+        "models": {"dir": str(models), "healthy_after_s": 1},
         "pipelines": [make_pipeline("door")],
         "outbox": {"dir": str(tmp_path / "outbox")},
         "telemetry": {"interval_s": 1},
