@@ -22,7 +22,7 @@ from typing import Any
 from tests.sim.agent import Agent, make_config, make_pipeline
 from tests.sim.broker import Broker
 from tests.sim.bundles import make_bundle
-from tests.sim.operator import Operator
+from tests.sim.operators import Operator
 
 FPS = 30.0
 COUNTERS = ("frames_captured", "frames_dropped", "worker_restarts")

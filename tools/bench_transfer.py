@@ -12,7 +12,6 @@ For developers: it needs mosquitto and the tests' simulators. Everything runs on
 import argparse
 import functools
 import hashlib
-import importlib
 import json
 import os
 import random
@@ -39,9 +38,8 @@ from agent.updates.receive import ChunkBox, Transfer
 from agent.values import OutboundMessage
 from agent.wire.releases import CHUNK_BYTES, Archive
 from agent.wire.topics import Topics
-
-Broker = importlib.import_module("tests.sim.broker").Broker  # so that mypy does not look at the tests
-FaultProxy = importlib.import_module("tests.sim.proxy").FaultProxy
+from tests.sim.broker import Broker
+from tests.sim.proxy import FaultProxy
 
 SLOW_BYTES_PER_S = 1_000_000
 RESULT_BYTES = 300

@@ -54,8 +54,6 @@ class ActiveModel:
         """Workers started in place of a lost one."""
         self.losses = 0
         """Workers that crashed, hung or could not be started."""
-        self.before_ms: float | None = None
-        """Median inference time of the model before, when it was swapped out."""
 
     # --- for the frame path --------------------------------------------------------------------------------------
 
@@ -144,7 +142,6 @@ class ActiveModel:
         old = self._worker
         if old is None:
             return
-        self.before_ms = statistics.median(old.recent_ms) if old.recent_ms else None
         if not old.ready:
             old.kill()  # it is being started; nobody has to wait for it
         self._in_flight.append(old)

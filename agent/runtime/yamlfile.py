@@ -109,6 +109,8 @@ def _explain(message: str, data: object, node: yaml.Node | None, source: str) ->
             text = f"{text}, got {_short(value)}"
         else:
             text = f"{text.partition(', got')[0]}, got {_short(value)}"
+            if isinstance(value, int | float) and text.startswith("expected str"):
+                text += ": put it in quotes"
     where = f"{source}:{line}" if line else source
     return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
 

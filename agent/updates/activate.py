@@ -5,7 +5,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agent.config import Pipeline as PipelineSpec
@@ -72,9 +72,22 @@ def activate(lives: Sequence[Live], folder: Path, sha256: str, stop: threading.E
 class HealthWatch:
     """Watches a bundle after it went live, by what the frame path counts anyway; from its making on."""
 
-    def __init__(self, activation: Activation, lives: Sequence[Live], max_infer_ms: float | None) -> None:
-        """Args: what the release asks for; the pipelines that run it; the longest median inference time, if any."""
-        self._activation, self._lives, self._max_infer_ms = activation, lives, max_infer_ms
+    def __init__(
+        self,
+        activation: Activation,
+        lives: Sequence[Live],
+        max_infer_ms: float | None,
+        before_ms: Mapping[str, float],
+    ) -> None:
+        """
+        Args:
+            activation: what the release asks for.
+            lives: the pipelines that run it.
+            max_infer_ms: the longest median inference time, if any.
+            before_ms: median inference time of the bundle before, by pipeline, as far as it is known.
+        """
+        self._activation, self._lives = activation, lives
+        self._max_infer_ms, self._before_ms = max_infer_ms, before_ms
         self._began_s = time.monotonic()
         self._losses = self._count_losses()
         self._base = [_count_frames(live) for live in lives]
@@ -119,8 +132,8 @@ class HealthWatch:
     def _judge_time(self, live: Live, median_ms: float) -> None:
         """Over the whole window: a device that is busy for a while is not the model's fault."""
         limits_ms = [self._max_infer_ms] if self._max_infer_ms is not None else []
-        if self._activation.max_latency_ratio is not None and live.active.before_ms is not None:
-            limits_ms.append(self._activation.max_latency_ratio * live.active.before_ms)
+        if self._activation.max_latency_ratio is not None and live.name in self._before_ms:
+            limits_ms.append(self._activation.max_latency_ratio * self._before_ms[live.name])
         if limits_ms and median_ms > min(limits_ms):
             raise UpdateRefused("slow", f"{live.name}: {median_ms:.1f} ms, at most {min(limits_ms):.1f} ms are allowed")
 

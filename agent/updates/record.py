@@ -51,6 +51,8 @@ class Candidate(msgspec.Struct, frozen=True):
     failures: int = 0
     slot: Slot | None = None
     """Where it lies, once it is unpacked."""
+    before_ms: dict[str, float] = {}
+    """Median inference time of what answered before it, by pipeline."""
 
     @property
     def is_over(self) -> bool:

@@ -96,7 +96,12 @@ class Standing:
         """The next state. From `active` on, tries count starts of the agent; this is the first."""
         changes: dict[str, Any] = {}
         if state == "active":
-            changes = {"tries": 1, "slot": msgspec.structs.replace(self.slot, activated_at=self.now())}
+            times_ms = {live.name: live.active.median_ms() for live in self.lives}
+            changes = {
+                "tries": 1,
+                "slot": msgspec.structs.replace(self.slot, activated_at=self.now()),
+                "before_ms": {name: time_ms for name, time_ms in times_ms.items() if time_ms is not None},
+            }
         self.change(state=state, reason_code=None, reason=None, **changes)
         self.tell()
 
@@ -104,7 +109,7 @@ class Standing:
         """The candidate has proved itself; what ran before is what to go back to."""
         record = self.store.record
         self.store.save(live=self.slot, previous=record.live, history=self._history("active"))
-        self.store.mirror(self.slot, record.live)
+        self.mirror(self.slot)
         self.store.collect_garbage()
         _log.info("update.confirmed", model=self.model, version=self.slot.version, release=self.candidate.release)
         self.tell()
@@ -146,7 +151,7 @@ class Standing:
             )
             changes |= {"candidate": ended, "history": self._history("rolled_back", reason_code, reason)}
         self.store.save(**changes)
-        self.store.mirror(slot, record.live)
+        self.mirror(slot)
         self.tell()
 
     # --- the workers ---------------------------------------------------------------------------------------------
@@ -169,11 +174,15 @@ class Standing:
         if slot == self._in_use:
             return
         activate(self.lives, self.store.folder(slot), slot.sha256, self._stop)
-        record = self.store.record
-        self.store.mirror(slot, record.previous if slot == record.live else record.live)
+        self.mirror(slot)
         self._in_use = slot
         self.on_activated()
         _log.info("update.activated", model=self.model, version=slot.version)
+
+    def mirror(self, running: Slot | None) -> None:
+        """Let the files `current` and `previous` say what runs and what is there to go back to. Raises UpdateFailed."""
+        record = self.store.record
+        self.store.mirror(running, record.previous if running == record.live else record.live)
 
     def _history(self, state: State, reason_code: str | None = None, reason: str | None = None) -> tuple[Attempt, ...]:
         candidate = self.candidate

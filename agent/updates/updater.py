@@ -243,7 +243,7 @@ class ModelUpdate:
             self.at.switch_to(slot)
             limits = load_manifest(self.store.folder(slot) / "manifest.yaml").limits
             max_infer_ms = release.acceptance.max_infer_ms or limits.max_infer_ms
-            self._watch = HealthWatch(release.activation, self.at.lives, max_infer_ms)
+            self._watch = HealthWatch(release.activation, self.at.lives, max_infer_ms, self.at.candidate.before_ms)
         return None if self._watch.check() else 1.0
 
     def wait_to_retry(self) -> float | None:
@@ -275,6 +275,8 @@ class ModelUpdate:
             self.at.change(state=row.after_restart)
         elif candidate.tries >= REVERT_AFTER:
             self.at.end(row.refused, "crash_loop", f"{REVERT_AFTER} starts without proving itself")
+            self.at.mirror(self.at.running)
+            self.store.collect_garbage()
         else:
             self.at.change(tries=candidate.tries + 1)
 
