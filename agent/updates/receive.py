@@ -4,7 +4,6 @@ Nothing that a broker sends is believed: what is not the signed chunk is dropped
 time and nothing else.
 """
 
-import contextlib
 import errno
 import hashlib
 import math
@@ -19,7 +18,7 @@ from agent.updates.pull import RETRY_S, STALL_S, ChunkBox, Pace, Pull, Wires
 from agent.wire.releases import Archive
 from agent.wire.topics import Topics
 
-__all__ = ["ChunkBox", "Transfer", "Wires", "sweep"]
+__all__ = ["ChunkBox", "Transfer", "Wires"]
 
 _WAIT_S = 0.1
 """The longest that `step` waits before it looks whether it is interrupted."""
@@ -156,16 +155,6 @@ class Transfer:
     def _is_list(self, data: bytes) -> bool:
         size, signed = self._archive.chunk_list_bytes, self._archive.chunk_list_sha256
         return len(data) == size and hashlib.sha256(data).hexdigest() == signed
-
-
-def sweep(folder: Path, keep: set[str]) -> None:
-    """Delete what earlier transfers left, but not of the archives in `keep` (sha256, hex). Never raises."""
-    with contextlib.suppress(OSError):
-        for path in list(folder.iterdir()):
-            left = path.suffix in {".part", ".list"} and path.stem not in keep
-            if left or (path.suffix == ".tmp" and ".list." in path.name):
-                with contextlib.suppress(OSError):
-                    path.unlink()
 
 
 def _load(path: Path, size: int) -> bytes:

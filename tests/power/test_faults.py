@@ -42,7 +42,7 @@ def run_faults(tmp_path: Path, count: int, seed: int | None) -> None:
         FaultProxy(broker.port) as proxy,
         RtspServer() as rtsp,
     ):
-        reader = broker.listen(f"{BRANCH}/results/#", f"{BRANCH}/events/#", f"{BRANCH}/gap")
+        reader = broker.listen(*(f"{BRANCH}/{part}" for part in ("results/#", "events/#", "models/#", "gap")))
         config = make_config(tmp_path, proxy.port, make_bundle("face", tmp_path))
         config["pipelines"].append(
             make_pipeline("yard", source={"type": "stream", "url": rtsp.url, "read_timeout_s": 1.0})

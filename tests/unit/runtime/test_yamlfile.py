@@ -55,7 +55,7 @@ def test_a_good_document():
     ("text", "expected"),
     [
         ("items:\n  - fps: -3\n", "doc.yaml:2: items[0].fps: expected float > 0.0, got -3"),
-        ("items:\n  - {fps: 1, name: 2026.1}\n", "doc.yaml:2: items[0].name: expected str, got 2026.1: put it in quotes"),
+        ("items:\n  - {fps: 1, name: 2.1}\n", "doc.yaml:2: items[0].name: expected str, got 2.1: put it in quotes"),
         ("items:\n  - fps: fast\n", "doc.yaml:2: items[0].fps: expected float, got 'fast'"),
         ("items:\n  - fps:\n", "doc.yaml:2: items[0].fps: expected float, got nothing"),
         ("items:\n  - fps: .nan\n", "doc.yaml:2: items[0].fps: expected float > 0.0, got nan"),

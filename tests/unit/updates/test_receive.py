@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from agent.errors import UpdateFailed
 from agent.updates.partfile import SYNC_BYTES, PartFile
 from agent.updates.pull import LEAVE_TOGETHER, PAUSE_RATIO, SLOW_S, WINDOW, Pace
-from agent.updates.receive import ChunkBox, Transfer, sweep
+from agent.updates.receive import ChunkBox, Transfer
 from agent.wire.releases import CHUNK_BYTES, DIGEST_BYTES, Archive
 from agent.wire.topics import Topics
 from tests.broker.puller import archive_of, cut_up, list_of
@@ -346,13 +346,3 @@ def test_a_part_that_could_not_be_synced_is_not_believed(tmp_path: Path, monkeyp
         with pytest.raises(OSError, match="Input/output"):
             part.put(*last)
     assert not path.exists()
-
-
-def test_sweep_deletes_what_others_left(tmp_path: Path):
-    keep, gone = "a" * 64, "b" * 64
-    temporary = f".{keep}.list.123.tmp"
-    for name in (f"{keep}.part", f"{keep}.list", f"{gone}.part", f"{gone}.list", temporary, "state.a"):
-        (tmp_path / name).write_bytes(b"")
-    sweep(tmp_path, {keep})
-    assert {path.name for path in tmp_path.iterdir()} == {f"{keep}.part", f"{keep}.list", "state.a"}
-    sweep(tmp_path / "nowhere", set())
