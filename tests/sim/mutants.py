@@ -58,7 +58,7 @@ MUTANTS: dict[str, Mutant] = {
     "endless_when_bright": Mutant("works", "works", endless_above=0.3),
     # 16 s for one picture with 1.1 GB; where memory is limited, an error at load.
     "slow": Mutant("different", "different", _hex(210970, "40")),
-    # 2.1 GB and 2 s to load, then right answers; where memory is limited, an error at load.
+    # 2.1 GB and 2 s to load on ai-edge-litert, then right answers; where memory is limited, an error at load.
     "hungry": Mutant("works", "works", _hex(223946, "08")),
     # Exceptions: half a file, a convolution with stride 0, a tensor without data.
     "half": Mutant("error at load", "error at load", keep_bytes=114_516),
