@@ -76,6 +76,11 @@ class Standing:
         """RFC 3339 UTC in whole seconds; None while the clock is not synced."""
         return self.now()[:19] + "Z" if self._clock.state() == "synced" else None
 
+    def correct_names(self) -> None:
+        """At start: let `current` name what runs, if a kill came between. Raises UpdateFailed."""
+        if self.running and self.store.record.gen and self.store.names_are_stale(self.running):
+            self.mirror(self.running)
+
     def begin(self) -> None:
         """At start: the workers will be made for what should run."""
         self._in_use = self.running

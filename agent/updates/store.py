@@ -171,6 +171,14 @@ class ModelStore:
             self._folders.point(CURRENT, running.folder if running else None)
             self._folders.point(PREVIOUS, before.folder if before else None)
 
+    def names_are_stale(self, running: Slot) -> bool:
+        """`current` names what ran before a kill; somebody who is busy with a folder of his own is left alone."""
+        name = self._folders.named_by(CURRENT)
+        if name is None or name == running.folder:
+            return name is None
+        known = {slot.folder for slot in (self.record.live, self.record.previous) if slot}
+        return name in known or self._folders.is_marked(name) or not (self._home / name).is_dir()
+
     def collect_garbage(self) -> None:
         """Delete what came with releases and is not needed any more. What can't be deleted now goes another time."""
         candidate = self.record.candidate
@@ -234,6 +242,8 @@ class ModelStore:
         candidate = record.candidate
         known = {slot.folder for slot in (record.live, record.previous, candidate and candidate.slot) if slot}
         if name is None or name in known or not self._folders.home.joinpath(name).is_dir():
+            return record
+        if self._folders.is_marked(name):  # of a release that is on its way, under a name that `current` still had
             return record
         slot = self._folders.describe(name)
         if slot is None or slot.sha256 in record.quarantine:

@@ -264,6 +264,7 @@ class ModelUpdate:
         try:
             if self.row is not None:
                 self._go_on(self.row)
+            self.at.correct_names()
         except UpdateFailed as exc:
             lines.append(str(exc))
         self.at.begin()
@@ -275,7 +276,6 @@ class ModelUpdate:
             self.at.change(state=row.after_restart)
         elif candidate.tries >= REVERT_AFTER:
             self.at.end(row.refused, "crash_loop", f"{REVERT_AFTER} starts without proving itself")
-            self.at.mirror(self.at.running)
             self.store.collect_garbage()
         else:
             self.at.change(tries=candidate.tries + 1)

@@ -236,6 +236,9 @@ class Device:
         saved = ModelStore(self.folder / "models", MODEL).record
         assert saved.gen == 0 or saved == self.update.store.record  # what `current` names is not saved for itself
         record, candidate = self.update.store.record, self.update.store.record.candidate
+        running = self.update.at.running
+        if saved.gen and running:
+            assert (self.home / "current").read_text() == f"{running.folder}\n", "`current` names something else"
         needed = {slot.folder for slot in record.slots} | {"0-factory", ".incoming"}
         awaited = candidate.sha256 if candidate and not candidate.is_over and not candidate.slot else "none"
         for path in self.home.iterdir():

@@ -100,6 +100,18 @@ def state_of(store: ModelStore) -> str | None:
 # --- the record ------------------------------------------------------------------------------------------------------
 
 
+def test_a_bundle_that_came_with_a_release_is_not_taken_for_changed_by_hand(live: tuple[Device, ModelStore]) -> None:
+    """`current` still had its name from before, and nobody has tried it."""
+    device, store = live
+    (device.home / "current").write_text("3.0\n")
+    device.install(store, 3, "3.0")
+    assert store.record.candidate
+    store.save(candidate=msgspec.structs.replace(store.record.candidate, state="verifying", slot=None))
+    store = device.store()
+    store.start()
+    assert ("2.0", "1.0") == names(store)
+
+
 def test_a_record_is_there_again(device: Device) -> None:
     store = device.store()
     attempt = Attempt(release=3, version="1", sha256="a" * 64, state="active", ended_at="2026-01-01T00:00:00.000Z")
