@@ -131,13 +131,14 @@ class Commands:
 
     def _take_snapshot(self, command: Command) -> dict[str, Any]:
         pipeline = self._pipeline(command)
-        if pipeline.last_seen is None:
-            raise _Refused(f"pipeline {pipeline.name} has not seen a frame yet")
-        frame, answer = pipeline.last_seen.frame, pipeline.last_seen.answer
+        seen = pipeline.last_seen
+        if seen is None or seen.picture is None:
+            raise _Refused(f"pipeline {pipeline.name} has not seen a picture yet")
+        frame, answer = seen.frame, seen.answer
         event_id = secrets.token_hex(8)
         job = SnapshotJob(
             pipeline=pipeline.name,
-            image=frame.data,
+            image=seen.picture,
             found=answer.found,
             event_id=event_id,
             captured_at_ns=frame.captured_at_ns,

@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 Image: TypeAlias = NDArray[np.uint8]
 """A picture: H x W x 3 in BGR order (OpenCV's), or H x W gray; uint8."""
 
+Samples: TypeAlias = NDArray[np.float32]
+"""Samples of a microphone or of sensors: T x channels, float32, oldest first. Sound lies between -1 and 1; NaN stands
+for a value that is missing."""
+
 Tensor: TypeAlias = NDArray[Any]
 """A model's input or output as the runtime hands it out: its own dtype, not dequantised."""
 
@@ -25,16 +29,22 @@ Xyxy: TypeAlias = tuple[float, float, float, float]
 class Frame:
     """One captured unit. The data is never written again once the frame is made."""
 
-    data: Image
-    """The picture, H x W x 3 BGR or H x W gray, uint8, C-contiguous."""
+    data: Image | Samples
+    """The picture, H x W x 3 BGR or H x W gray, uint8; or samples, T x channels, float32; C-contiguous."""
     index: int
     """Rises by one per frame that the source captured, from 0."""
     captured_ns: int
-    """When it was captured, on the monotonic clock (`time.monotonic_ns`)."""
+    """When it was captured, on the monotonic clock (`time.monotonic_ns`); of samples, the last one."""
     captured_at_ns: int
     """When it was captured, in Unix nanoseconds (UTC)."""
     position_ns: int | None = None
     """Position in a recording, from its start; None for a live source."""
+    channels: tuple[str, ...] = ()
+    """Names of the samples' channels; none: it is a picture."""
+    rate_hz: float | None = None
+    """How fast samples follow each other; None: as they come."""
+    is_first: bool = False
+    """These samples do not go on from those of the frame before: the source was opened anew, or lost some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +58,15 @@ class TensorInfo:
     scale: float = 0.0
     """Quantisation step; 0 when the tensor is not quantised."""
     zero_point: int = 0
+
+    def quantize(self, real: NDArray[np.floating[Any]]) -> Tensor:
+        """Real values in this tensor's dtype, rounded to even and saturated; the shape stays."""
+        if not self.dtype.startswith(("int", "uint")):
+            return real.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        steps = np.rint(real / (self.scale or 1.0)) + self.zero_point
+        quantised: Tensor = np.clip(steps, limits.min, limits.max).astype(self.dtype)
+        return quantised
 
     def dequantize(self, values: Tensor) -> NDArray[np.float32]:
         """Real values of (a part of) this tensor, as float32 of the same shape."""
@@ -67,6 +86,22 @@ class Transform:
     matrix: NDArray[np.float64]
     input_wh: tuple[int, int]
     frame_wh: tuple[int, int]
+
+
+class Window(msgspec.Struct, frozen=True, kw_only=True):
+    """The windows of samples that a model takes; made of its manifest."""
+
+    channels: tuple[str, ...]
+    """Which of the source's, in this order; none: its first, whatever it is called (sound)."""
+    samples: int
+    stride: int
+    """Samples from one window to the next."""
+    rate_hz: float | None
+    """Samples come at this rate, or are brought to it; None: each reading is a sample, as it comes."""
+    max_gap_s: float
+    """A missing value is taken to be the last one for so long."""
+    keeps_missing: bool
+    """A window with values that are missing all the same is handed over (they are NaN), not left out."""
 
 
 class Detection(msgspec.Struct, frozen=True):
@@ -97,6 +132,17 @@ class Segment(msgspec.Struct, frozen=True):
     xyxy: Xyxy
 
 
+class Anomaly(msgspec.Struct, frozen=True):
+    """How unlike the usual a window of samples is."""
+
+    score: float
+    """In the unit of the model's own error; 0 is just as usual."""
+    threshold: float
+    """From the manifest."""
+    is_anomaly: bool
+    """The score is over the threshold."""
+
+
 class Found(msgspec.Struct, frozen=True):
     """What a decoder says of one frame: exactly one of these is set, by the task of the model."""
 
@@ -107,6 +153,7 @@ class Found(msgspec.Struct, frozen=True):
     values: list[float] | UnsetType = UNSET
     segments: list[Segment] | UnsetType = UNSET
     """Largest share first."""
+    anomaly: Anomaly | UnsetType = UNSET
 
 
 class Timing(msgspec.Struct, frozen=True):

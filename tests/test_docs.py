@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from agent.__main__ import make_parser
-from agent.manifest import TASK_OF, Manifest
+from agent.manifest import TASK_OF, Manifest, name_the_input
 from agent.runtime.yamlfile import parse_document
 from agent.wire.topics import Topics
 
@@ -43,4 +43,4 @@ def test_the_guides_manifest_is_one() -> None:
     """The example of docs/models.md, completed where it says …"""
     text = (ROOT / "docs" / "models.md").read_text()
     example = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0].replace("ssd_anchors, …", "ssd_anchors")
-    assert parse_document(example.encode(), Manifest, "docs/models.md").name == "face"
+    assert parse_document(example.encode(), Manifest, "docs/models.md", name_the_input).name == "face"

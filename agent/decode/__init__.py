@@ -9,15 +9,19 @@ memory: it reads them, and returns plain Python values.
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from agent.decode.anomaly import Anomaly
 from agent.decode.classify import Classify
+from agent.decode.forecast import Forecast
 from agent.decode.regress import Regress
 from agent.decode.segment import Segments
 from agent.decode.ssd import Ssd
 from agent.decode.ssd_anchors import SsdAnchors
 from agent.decode.yolo import Yolo
 from agent.manifest import (
+    AnomalyDecoder,
     ClassifyDecoder,
     DecoderSpec,
+    ForecastDecoder,
     RegressDecoder,
     SegmentDecoder,
     SsdAnchorsDecoder,
@@ -52,6 +56,8 @@ DECODERS: dict[type, Callable[[Any, Sequence[str], tuple[int, int], Sequence[Ten
     YoloDecoder: Yolo,
     SegmentDecoder: Segments,
     RegressDecoder: Regress,
+    AnomalyDecoder: Anomaly,
+    ForecastDecoder: Forecast,
 }
 """Decoder by the class of its section in the manifest."""
 
@@ -64,8 +70,9 @@ def make_decoder(
     Args:
         spec: the manifest's `decoder`.
         labels: label of each class; none: classes are called by their number.
-        input_wh: width and height of the model's input, in pixels.
-        outputs: what the model says of its outputs, in the order in which their tensors will come.
+        input_wh: width and height of the model's input, in pixels; of a window, its channels and samples.
+        outputs: what the model says of its outputs, in the order in which their tensors will come; for `anomaly`, which
+            compares, the input behind them.
 
     Raises:
         ModelError: count, shapes or dtypes of the outputs do not fit the spec or the labels.

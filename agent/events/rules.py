@@ -16,6 +16,9 @@ from agent.values import Found
 
 __all__ = ["Decision", "EventChange", "RateLimit", "Rules", "Sighting", "sightings"]
 
+ANOMALY = "anomaly"
+"""Label of the events that an anomaly makes."""
+
 _MAX_PERIOD_NS = 10**18
 
 
@@ -95,8 +98,12 @@ def sightings(found: Found) -> list[Sighting]:
     """The labels in a frame, each once, with the highest confidence, in the order found.
 
     Of classes only the first counts: the others are what the frame shows less likely. A segment's confidence is the
-    share of the frame that it covers. Values (regression) have no labels.
+    share of the frame that it covers. Values (regression) have no labels. An anomaly's confidence is 0.5 at the
+    threshold and goes towards 1 above it.
     """
+    if found.anomaly is not UNSET:
+        score, threshold = found.anomaly.score, found.anomaly.threshold
+        return [Sighting(ANOMALY, round(score / (score + threshold), 4), None)] if found.anomaly.is_anomaly else []
     if found.classes is not UNSET:
         return [Sighting(top.label, top.confidence, None) for top in found.classes[:1]]
     if found.detections is not UNSET:
@@ -116,5 +123,7 @@ def _gist(found: Found) -> object:
     """What has to differ for `publish: changes`: the labels and how many of each, or the values themselves."""
     if found.values is not UNSET:
         return tuple(found.values)
+    if found.anomaly is not UNSET:
+        return found.anomaly.is_anomaly
     parts = next(part for part in (found.detections, found.classes, found.segments, []) if part is not UNSET)
     return Counter(part.label for part in parts)

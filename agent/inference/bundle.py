@@ -6,6 +6,7 @@ Runs inside a worker; the daemon itself never loads one.
 import hashlib
 import time
 from pathlib import Path
+from typing import Any, Protocol
 
 from agent.config import Delegate
 from agent.decode import make_decoder
@@ -13,8 +14,19 @@ from agent.errors import ModelError
 from agent.inference.interpreter import Interpreter
 from agent.inference.preprocess import Preprocess
 from agent.inference.protocol import Answer, BundleInfo
-from agent.manifest import Manifest, load_manifest
-from agent.values import Image
+from agent.inference.series import AudioPreprocess, SeriesPreprocess, rows_and_columns, step_rows, window_of
+from agent.inference.stepped import Stepped
+from agent.manifest import (
+    AnomalyDecoder,
+    AudioInput,
+    InputSpec,
+    Manifest,
+    ModelInputSpec,
+    SeriesInput,
+    complete_decoder,
+    load_manifest,
+)
+from agent.values import Image, Samples, Tensor, TensorInfo, Transform
 
 MAX_MODEL_BYTES = 1 << 30
 MAX_LABELS_BYTES = 1 << 20
@@ -23,26 +35,33 @@ MAX_LABELS_BYTES = 1 << 20
 class Bundle:
     """One loaded model version. Not thread-safe: one bundle, one thread."""
 
-    def __init__(self, info: BundleInfo, manifest: Manifest, interpreter: Interpreter, labels: tuple[str, ...]) -> None:
+    def __init__(
+        self, info: BundleInfo, manifest: Manifest, interpreter: Interpreter | Stepped, labels: tuple[str, ...]
+    ) -> None:
         self.info = info
         self.manifest = manifest
         self.interpreter = interpreter
-        self.preprocess = Preprocess(manifest.input, interpreter.inputs[0])
-        input_wh = (manifest.input.width_px, manifest.input.height_px)
-        self.decode = make_decoder(manifest.decoder, labels, input_wh, interpreter.outputs)
+        self.preprocess = _make_preprocess(manifest.input, interpreter.inputs[0])
+        self._compares = isinstance(manifest.decoder, AnomalyDecoder)
+        outputs = [*interpreter.outputs, interpreter.inputs[0]] if self._compares else interpreter.outputs
+        self.decode = make_decoder(complete_decoder(manifest), labels, _input_wh(manifest.input), outputs)
 
-    def run(self, image: Image, min_confidence: float) -> Answer:
+    def run(self, data: Image | Samples, min_confidence: float) -> Answer:
         """Frame in, answer out: the whole work of a worker.
 
         Raises:
             ModelError: the model failed on this frame; the next one may work.
         """
         start_ns = time.perf_counter_ns()
-        transform = self.preprocess(image, self.interpreter.input_view())
+        transform = self.preprocess(data, self.interpreter.input_view())
         ready_ns = time.perf_counter_ns()
         self.interpreter.invoke()
         invoked_ns = time.perf_counter_ns()
-        found = self.decode(self.interpreter.output_views(), transform, min_confidence)
+        outputs = self.interpreter.output_views()
+        if self._compares:
+            outputs.append(self.interpreter.input_view())
+        found = self.decode(outputs, transform, min_confidence)
+        del outputs  # held, they would make the next `invoke` fail
         done_ns = time.perf_counter_ns()
         return Answer(
             found=found,
@@ -50,6 +69,38 @@ class Bundle:
             infer_ms=_ms(invoked_ns - ready_ns),
             decode_ms=_ms(done_ns - invoked_ns),
         )
+
+
+class _MakesInputs(Protocol):
+    """Writes a frame into the model's input."""
+
+    def __call__(self, data: Any, view: Tensor, /) -> Transform: ...
+
+
+def _make_preprocess(spec: ModelInputSpec, tensor: TensorInfo) -> _MakesInputs:
+    if isinstance(spec, InputSpec):
+        return Preprocess(spec, tensor)
+    return SeriesPreprocess(spec, tensor) if isinstance(spec, SeriesInput) else AudioPreprocess(spec, tensor)
+
+
+def _input_wh(spec: ModelInputSpec) -> tuple[int, int]:
+    if isinstance(spec, InputSpec):
+        return spec.width_px, spec.height_px
+    rows, columns = rows_and_columns(spec)
+    return columns, rows
+
+
+def _stepped(interpreter: Interpreter, spec: ModelInputSpec) -> Interpreter | Stepped:
+    """A model that takes less than a window at a time is fed step by step."""
+    if isinstance(spec, InputSpec):
+        return interpreter
+    rows, columns = rows_and_columns(spec)
+    at_a_time = step_rows(interpreter.inputs[0], rows, columns)
+    if at_a_time is None:
+        return interpreter
+    if isinstance(spec, AudioInput):
+        return Stepped(interpreter, rows, columns, at_a_time, spec.average_steps, spec.settle_steps)
+    return Stepped(interpreter, rows, columns, at_a_time, None)
 
 
 def _ms(ns: int) -> float:
@@ -71,7 +122,13 @@ def load_bundle(
     labels = _load_labels(folder / manifest.labels) if manifest.labels else ()
     model = _read(folder / "model.tflite", MAX_MODEL_BYTES)
     try:
-        interpreter = Interpreter(model, threads=threads or manifest.threads, delegate=delegate)
+        interpreter = Interpreter(
+            model,
+            threads=threads or manifest.threads,
+            delegate=delegate,
+            shape=manifest.input.shape,
+            more_inputs=manifest.more_inputs,
+        )
         runtime = interpreter.runtime
         info = BundleInfo(
             name=manifest.name,
@@ -82,8 +139,9 @@ def load_bundle(
             threads=runtime.threads,
             delegate=runtime.delegate,
             warning=interpreter.warning,
+            window=window_of(manifest.input),
         )
-        return Bundle(info, manifest, interpreter, labels)
+        return Bundle(info, manifest, _stepped(interpreter, manifest.input), labels)
     except ModelError as exc:
         raise ModelError(f"{folder / 'model.tflite'}: {exc}") from exc
 

@@ -1,4 +1,4 @@
-"""Golden samples: pictures in a bundle with the answers that the model gave where it was made.
+"""Golden samples: pictures, or windows of samples, in a bundle with the answers that the model gave where it was made.
 
 A device tries them before a release goes live: one damaged model in five still loads and runs, and only tells something
 else. `golden/expected.json`:
@@ -8,12 +8,13 @@ else. `golden/expected.json`:
 with `found` as in results. Workers decode the pictures; the daemon never does.
 """
 
+import io
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,7 +25,7 @@ from agent.errors import ModelError
 from agent.inference.protocol import Answer, GoldenSample
 from agent.manifest import Golden, Share
 from agent.runtime.files import write_atomic
-from agent.values import Classification, Detection, Found, Image, Segment
+from agent.values import Classification, Detection, Found, Image, Samples, Segment
 
 EXPECTED = "expected.json"
 MAX_EXPECTED_BYTES = 4 << 20
@@ -42,13 +43,13 @@ _MOST_BOXES = 100
 _NEAR = 0.05
 """A number agrees within this share of the largest expected one."""
 
-PictureName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,58}\.(png|jpg)$")]
+InputName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,58}\.(png|jpg|npy)$")]
 
 
 class Sample(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A picture and what the model says of it."""
 
-    input: PictureName
+    input: InputName
     found: Found
 
 
@@ -90,18 +91,24 @@ def agree(expected: Found, got: Found, min_iou: float = SAME_OBJECT_IOU) -> floa
     """How far two answers to one picture agree, 0 to 1; 0 if `got` has NaN or an infinite number.
 
     Detections: pairs of the same label whose boxes overlap by `min_iou`, over the larger count. Classes: the same first
-    one. Values: the share of those that are off by no more than 5 % of the largest expected one. Segments: the share of
-    the frame that classes cover in both, their boxes overlapping by `min_iou`, over what they cover in either.
-    Confidences are not compared.
+    one. Values, and an anomaly's score: the share of those that are off by no more than 5 % of the largest expected
+    one. Segments: the share of the frame that classes cover in both, their boxes overlapping by `min_iou`, over what
+    they cover in either. Confidences are not compared.
     """
-    if not is_finite(got):
-        return 0.0
+    if is_finite(got):
+        return _agree(expected, got, min_iou)
+    return 0.0
+
+
+def _agree(expected: Found, got: Found, min_iou: float) -> float:
     if expected.detections is not UNSET and got.detections is not UNSET:
         return _boxes_agree(expected.detections, got.detections, min_iou)
     if expected.classes is not UNSET and got.classes is not UNSET:
         return float(_first(expected.classes) == _first(got.classes))
     if expected.values is not UNSET and got.values is not UNSET:
         return _values_agree(expected.values, got.values)
+    if expected.anomaly is not UNSET and got.anomaly is not UNSET:
+        return _values_agree([expected.anomaly.score], [got.anomaly.score])
     if expected.segments is not UNSET and got.segments is not UNSET:
         return _segments_agree(expected.segments, got.segments, min_iou)
     return 0.0  # another task
@@ -122,6 +129,8 @@ def _numbers(found: Found) -> Iterator[float]:
     for classification in found.classes or ():
         yield classification.confidence
     yield from found.values or ()
+    if found.anomaly is not UNSET:
+        yield found.anomaly.score
     for segment in found.segments or ():
         yield segment.share
         yield from segment.xyxy
@@ -182,7 +191,7 @@ class GoldenSet:
             raise ModelError(f"{path}: {str(exc)[:300]}; `edge-agent models golden` writes this file") from exc
         self.samples, self.min_confidence = expected.samples, expected.min_confidence
 
-    def try_one(self, index: int, run: Callable[[Image, float], Answer]) -> tuple[Sample, float, Answer]:
+    def try_one(self, index: int, run: Callable[[Any, float], Answer]) -> tuple[Sample, float, Answer]:
         """One sample, how far the model agrees with it, and its answer.
 
         Raises:
@@ -191,8 +200,21 @@ class GoldenSet:
         if index >= len(self.samples):
             raise ModelError(f"{self._folder / EXPECTED}: no sample {index}")
         sample = self.samples[index]
-        answer = run(load_picture(self._folder / sample.input), self.min_confidence)
+        answer = run(load_input(self._folder / sample.input), self.min_confidence)
         return sample, agree(sample.found, answer.found, SAME_MODEL_IOU), answer
+
+
+def load_input(path: Path) -> Image | Samples:
+    """A picture, or the window of samples in a `.npy` file (float32, samples x channels). Raises ModelError."""
+    if path.suffix != ".npy":
+        return load_picture(path)
+    try:
+        window = np.load(io.BytesIO(_read(path, MAX_PICTURE_BYTES)), allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, MemoryError) as exc:
+        raise ModelError(f"{path}: not a .npy file that can be read") from exc
+    if not isinstance(window, np.ndarray) or window.dtype != np.float32 or window.ndim != 2:
+        raise ModelError(f"{path}: expected float32, samples x channels")
+    return np.ascontiguousarray(window)
 
 
 def load_picture(path: Path) -> Image:
@@ -229,14 +251,14 @@ def _read(path: Path, max_bytes: int) -> bytes:
 
 
 def make_golden(
-    folder: Path, pictures: Sequence[Path], run: Callable[[Image, float], Answer], min_confidence: float = 0.5
+    folder: Path, pictures: Sequence[Path], run: Callable[[Any, float], Answer], min_confidence: float = 0.5
 ) -> Expected:
     """Write the golden samples of the bundle in `folder`, from what the model says now; its manifest needs a line
     `golden: {dir: golden}` beside it.
 
     Args:
         folder: the bundle's.
-        pictures: PNG or JPEG (`.png`, `.jpg`); copied as they are.
+        pictures: PNG or JPEG (`.png`, `.jpg`), or windows of samples (`.npy`); copied as they are.
         run: `Worker.run` of a worker with this bundle.
         min_confidence: under which nothing is found.
 
@@ -245,7 +267,7 @@ def make_golden(
         WorkerLost: the model's process died.
         OSError: a file could not be written.
     """
-    found = {path.name: run(load_picture(path), min_confidence).found for path in pictures}
+    found = {path.name: run(load_input(path), min_confidence).found for path in pictures}
     if len(found) != len(pictures):
         raise ModelError("two pictures have the same name; rename one")
     plain = {"min_confidence": min_confidence, "samples": [{"input": n, "found": f} for n, f in found.items()]}
@@ -253,7 +275,7 @@ def make_golden(
     try:
         expected = msgspec.json.decode(data, type=Expected)
     except msgspec.ValidationError as exc:
-        raise ModelError(f"{exc}; name pictures in plain letters, ending in .png or .jpg") from exc
+        raise ModelError(f"{exc}; name pictures in plain letters, ending in .png, .jpg or .npy") from exc
     target = folder / Golden().dir
     target.mkdir(exist_ok=True)
     for path in pictures:

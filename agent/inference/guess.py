@@ -116,7 +116,7 @@ def suggest(name: str, inputs: Shapes, outputs: Shapes, tried: tuple[Tried, ...]
         **{f"decoder.{key}": reason for key, reason in family.reasons.items()},
     }
     try:
-        msgspec.convert(manifest, Manifest)
+        msgspec.convert(manifest | {"input": {"type": "image", **given}}, Manifest)
     except msgspec.ValidationError as exc:
         return Suggestion(problem=str(exc))
     return Suggestion(manifest, reasons)

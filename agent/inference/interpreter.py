@@ -5,18 +5,21 @@ the top on purpose: workers are forked from a process that has it already.
 """
 
 import ctypes
+import functools
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from agent.config import Delegate
 from agent.errors import ModelError
-from agent.inference.model_file import check_model
+from agent.inference.model_file import VAR_HANDLE, check_model, uses_operator
+from agent.manifest import Constant, MoreInput
 from agent.values import Tensor, TensorInfo
 
 
@@ -102,35 +105,94 @@ except ModelError as _exc:
 class Interpreter:
     """One loaded model. Not thread-safe. `invoke` releases the GIL."""
 
-    def __init__(self, model: bytes, *, threads: int, delegate: Delegate | None = None) -> None:
+    def __init__(
+        self,
+        model: bytes,
+        *,
+        threads: int,
+        delegate: Delegate | None = None,
+        shape: tuple[int, ...] | None = None,
+        more_inputs: Mapping[str, MoreInput] = MappingProxyType({}),
+    ) -> None:
         """Load a model and allocate its tensors.
+
+        Args:
+            model: the file's bytes.
+            threads: of the interpreter.
+            delegate: the accelerator; None: the CPU.
+            shape: to which the input is resized first; None: as it is.
+            more_inputs: what the other inputs get, by name; the one that is not named gets the frames.
 
         Raises:
             ModelError: it is not a TFLite model, is truncated, has operators that the runtime lacks, has no input or
-                output; the accelerator can't be used and there is no fallback; there is no usable runtime.
+                output, or others than `shape` and `more_inputs` say; the accelerator can't be used and there is no
+                fallback; there is no usable runtime.
         """
         if _MODULE is None:
             raise ModelError(_MISSING)
         check_model(model)
         self.warning: str | None = None
         """What the user should know although it works; for the caller to log."""
-        self._interpreter = self._load(model, threads, delegate)
+        self._shape, self._more_inputs = shape, more_inputs
+        self._load_anew = functools.partial(self._load, model, threads, delegate)
+        self._has_resources = uses_operator(model, VAR_HANDLE)
+        self._set_up()
         used = delegate.library if delegate and self.warning is None else None
         self.runtime = RuntimeInfo(_PACKAGE, _VERSION, threads, used)
+
+    def _set_up(self) -> None:
+        """Load the model, and find its tensors."""
+        self._interpreter = self._load_anew()
         given, made = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if not given or not made:
             raise ModelError(
                 f"the model has {len(given)} inputs and {len(made)} outputs; at least one of each is needed"
             )
         self.inputs: tuple[TensorInfo, ...] = tuple(_info(details) for details in given)
+        """That of the frames first."""
         self.outputs: tuple[TensorInfo, ...] = tuple(_info(details) for details in made)
         # Details are looked up once: asking per frame costs 1.3 % of a small model's invoke.
         self._views: list[Callable[[], Tensor]] = [self._interpreter.tensor(details["index"]) for details in given]
         self._results: list[Callable[[], Tensor]] = [self._interpreter.tensor(details["index"]) for details in made]
+        self._feedback: list[tuple[Callable[[], Tensor], Callable[[], Tensor]]] = []  # from output, to input
+        self._fill_more_inputs(self._more_inputs)
+
+    def _fill_more_inputs(self, more_inputs: Mapping[str, MoreInput]) -> None:
+        """Write the constants, which stay, and find out what is fed back."""
+        names, made = [info.name for info in self.inputs], [info.name for info in self.outputs]
+        for name, source in more_inputs.items():
+            if name not in names:
+                raise ModelError(f"more_inputs.{name}: expected one of {', '.join(names)}")
+            place = names.index(name)
+            if isinstance(source, Constant):
+                self._views[place]()[...] = _constant(name, source, self.inputs[place])
+            elif source.name not in made or self.outputs[made.index(source.name)].shape != self.inputs[place].shape:
+                raise ModelError(
+                    f"more_inputs.{name}: expected an output of the same shape, got {source.name!r}; "
+                    f"the model has {', '.join(made)}"
+                )
+            else:
+                self._feedback.append((self._results[made.index(source.name)], self._views[place]))
+        free = [place for place, name in enumerate(names) if name not in more_inputs]
+        if more_inputs and len(free) != 1:
+            raise ModelError(f"more_inputs: expected all inputs but one, of {', '.join(names)}")
+        main = free[0]
+        order = [main, *(place for place in range(len(names)) if place != main)]
+        self.inputs = tuple(self.inputs[place] for place in order)
+        self._views = [self._views[place] for place in order]
 
     def input_view(self, index: int = 0) -> Tensor:
         """An input's own memory, to be written. Drop it before `invoke`, which fails while anyone holds it."""
         return self._views[index]()
+
+    def reset(self) -> None:
+        """Forget what the model has kept from invocation to invocation: its variables, and what is fed back."""
+        if self._has_resources:  # reset_all_variables leaves them as they are; to load a small model takes 0.4 ms
+            self._set_up()
+            return
+        self._interpreter.reset_all_variables()
+        for _, target in self._feedback:
+            target()[...] = 0
 
     def invoke(self) -> None:
         """Run the model on what is in its inputs, which keep their content.
@@ -140,6 +202,8 @@ class Interpreter:
         """
         try:
             self._interpreter.invoke()
+            for source, target in self._feedback:
+                target()[...] = source()
         except (RuntimeError, ValueError) as exc:
             raise ModelError(f"the model failed: {_one_line(exc)}") from exc
 
@@ -149,29 +213,42 @@ class Interpreter:
 
     def _load(self, model: bytes, threads: int, delegate: Delegate | None) -> Any:
         if delegate is None:
-            return _make(model, threads, [])
+            return self._make(model, threads, [])
         try:
-            return _make(model, threads, [_load_delegate(delegate)], f"accelerator {delegate.library}: ")
+            return self._make(model, threads, [_load_delegate(delegate)], f"accelerator {delegate.library}: ")
         except ModelError as exc:
             if delegate.fallback != "cpu":
                 raise
             self.warning = f"runs on the CPU: {exc}"
             try:
-                return _make(model, threads, [])
+                return self._make(model, threads, [])
             except ModelError as on_cpu:
                 raise ModelError(f"{exc}; and on the CPU: {on_cpu}") from on_cpu
 
+    def _make(self, model: bytes, threads: int, delegates: list[Any], who: str = "") -> Any:
+        # Never model_path: a mapped file that is changed later crashes the process, or changes the answers.
+        try:
+            interpreter = _MODULE.Interpreter(
+                model_content=model, num_threads=threads, experimental_delegates=delegates or None
+            )
+            if self._shape is not None:
+                given = interpreter.get_input_details()
+                main = next((one for one in given if one["name"] not in self._more_inputs), None)
+                if main is not None:
+                    interpreter.resize_tensor_input(main["index"], self._shape)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError, MemoryError, SystemError) as exc:
+            raise ModelError(f"{who}{_explain(_one_line(exc))}") from exc
+        return interpreter
 
-def _make(model: bytes, threads: int, delegates: list[Any], who: str = "") -> Any:
-    # Never model_path: a mapped file that is changed later crashes the process, or changes the answers.
-    try:
-        interpreter = _MODULE.Interpreter(
-            model_content=model, num_threads=threads, experimental_delegates=delegates or None
-        )
-        interpreter.allocate_tensors()
-    except (RuntimeError, ValueError, MemoryError, SystemError) as exc:
-        raise ModelError(f"{who}{_explain(_one_line(exc))}") from exc
-    return interpreter
+
+def _constant(name: str, constant: Constant, info: TensorInfo) -> Tensor:
+    """The numbers in the tensor's dtype, quantised where it is. Raises ModelError."""
+    values = np.asarray(constant.value, np.float64)
+    size = int(np.prod(info.shape))
+    if values.ndim and values.size != size:
+        raise ModelError(f"more_inputs.{name}: expected 1 value or {size}, got {values.size}")
+    return info.quantize(np.broadcast_to(values.reshape(info.shape if values.ndim else ()), info.shape))
 
 
 def _explain(text: str) -> str:

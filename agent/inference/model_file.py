@@ -15,7 +15,10 @@ _OPERATOR = {1: 4, 2: 4, 4: ({},), 5: 1}
 _SUBGRAPH = {0: _TENSOR, 1: 4, 2: 4, 3: _OPERATOR, 4: 1}
 _BUFFER = {0: 1}
 _MODEL = {1: {1: 1}, 2: _SUBGRAPH, 3: 1, 4: _BUFFER, 6: {0: 1}}
-_BUFFERS = 4
+_OPERATOR_CODES, _BUFFERS = 1, 4
+
+VAR_HANDLE = 142
+"""BuiltinOperator of schema.fbs: a variable that outlives an invocation."""
 
 _STARTS = (
     (b"version https://git-lfs", "a Git LFS pointer; fetch the file itself with `git lfs pull`"),
@@ -56,6 +59,12 @@ def check_model(model: bytes) -> None:
         raise ModelError(
             f"the model file is truncated or damaged: {exc}; copy it again and compare its sha256"
         ) from exc
+
+
+def uses_operator(model: bytes, code: int) -> bool:
+    """Whether a model that `check_model` has passed uses a built-in operator, by its number in schema.fbs."""
+    codes = read_root(model).tables(_OPERATOR_CODES, len(model) // 4)
+    return any(max(one.number(0, "<b"), one.number(3, "<i")) == code for one in codes)
 
 
 def _follow(table: Table, slots: dict[int, Any], limit: int) -> int:

@@ -1,7 +1,7 @@
 """What the daemon and a worker say to each other, one packet a message on a SOCK_SEQPACKET pair.
 
 First the worker says READY with a Ready, or ERROR with one line. Then it answers each REQUEST with ANSWER and an
-Answer, each GOLDEN_REQUEST with ANSWER and a GoldenSample, or either with ERROR and one line. Pixels do not go through
+Answer, each GOLDEN_REQUEST with ANSWER and a GoldenSample, or either with ERROR and one line. Frames do not go through
 the socket: they lie at the start of a shared memory file.
 """
 
@@ -10,10 +10,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from agent.values import Found
+from agent.values import Found, Window
 
-REQUEST = struct.Struct("<IIId")
-"""Height, width and channels (0: two-dimensional) of the uint8 picture, and min_confidence."""
+REQUEST = struct.Struct("<cIIId")
+"""A key of DTYPES, the shape (0: there is no third dimension), and min_confidence."""
+
+DTYPES = {b"u": "uint8", b"f": "float32"}
+"""Of pictures, and of samples."""
 
 GOLDEN_REQUEST = struct.Struct("<I")
 """Index of a golden sample; told from REQUEST by its size."""
@@ -39,6 +42,13 @@ class BundleInfo(msgspec.Struct, frozen=True):
     delegate: str | None
     warning: str | None
     """What the user should know although it works, such as an accelerator that could not be used."""
+    window: Window | None = None
+    """The windows of samples that it takes; None: it takes pictures."""
+
+
+def window_shape(window: Window) -> tuple[int, int]:
+    """Samples x channels; sound has one."""
+    return window.samples, max(1, len(window.channels))
 
 
 class Ready(msgspec.Struct, frozen=True):

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import mmap
 import multiprocessing.forkserver
 import os
@@ -22,6 +23,7 @@ from agent.inference.golden import GoldenSet
 from agent.inference.memory import process_memory_bytes
 from agent.inference.protocol import (
     ANSWER,
+    DTYPES,
     ERROR,
     GOLDEN_REQUEST,
     MAX_ANSWER_BYTES,
@@ -33,7 +35,7 @@ from agent.inference.protocol import (
     WorkerLimits,
 )
 from agent.manifest import load_manifest
-from agent.values import Image
+from agent.values import Image, Samples, Tensor
 from agent.wire.archive import ArchiveError, archive_digest
 
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # linux/prctl.h
@@ -56,7 +58,7 @@ def serve(
 ) -> None:
     """Body of the worker process; returns when the daemon closes the socket."""
     daemon = socket.socket(fileno=far_end.detach())
-    pixels = _SharedPixels(memory.detach())
+    shared = _SharedFrame(memory.detach())
     _give_up_privileges(limits.nice)
     try:
         if sha256 is not None:
@@ -70,7 +72,7 @@ def serve(
         daemon.send(_error(exc))
         return
     daemon.send(READY + msgspec.msgpack.encode(Ready(bundle.info, bare_bytes)))
-    desk = _Desk(bundle, pixels, folder, checks_outputs=limits.trial)
+    desk = _Desk(bundle, shared, folder, checks_outputs=limits.trial)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon has gone: so do we
         while request := daemon.recv(REQUEST.size):
             daemon.send(desk.answer(request))
@@ -79,8 +81,8 @@ def serve(
 class _Desk:
     """Answers what the daemon asks."""
 
-    def __init__(self, bundle: Bundle, pixels: "_SharedPixels", folder: Path, *, checks_outputs: bool) -> None:
-        self._bundle, self._pixels, self._folder = bundle, pixels, folder
+    def __init__(self, bundle: Bundle, shared: "_SharedFrame", folder: Path, *, checks_outputs: bool) -> None:
+        self._bundle, self._shared, self._folder = bundle, shared, folder
         self._run = self._run_checked if checks_outputs else bundle.run
         self._golden: GoldenSet | None = None
 
@@ -96,9 +98,9 @@ class _Desk:
         return answer
 
     def _look(self, request: bytes) -> Answer:
-        height, width, channels, min_confidence = REQUEST.unpack(request)
-        shape = (height, width, channels) if channels else (height, width)
-        return self._run(self._pixels.view(shape), min_confidence)
+        dtype, first, second, third, min_confidence = REQUEST.unpack(request)
+        shape = (first, second, third) if third else (first, second)
+        return self._run(self._shared.view(shape, DTYPES[dtype]), min_confidence)
 
     def _try_golden(self, request: bytes) -> GoldenSample:
         (index,) = GOLDEN_REQUEST.unpack(request)
@@ -110,8 +112,8 @@ class _Desk:
         sample, agreement, answer = self._golden.try_one(index, self._run)
         return GoldenSample(sample.input, len(self._golden.samples), agreement, answer.infer_ms)
 
-    def _run_checked(self, image: Image, min_confidence: float) -> Answer:
-        answer = self._bundle.run(image, min_confidence)
+    def _run_checked(self, data: Image | Samples, min_confidence: float) -> Answer:
+        answer = self._bundle.run(data, min_confidence)
         interpreter = self._bundle.interpreter
         for info, view in zip(interpreter.outputs, interpreter.output_views(), strict=True):
             if view.size and view.dtype.kind == "f" and not np.isfinite(view).any():
@@ -145,18 +147,18 @@ class _InheritedFd(Protocol):
         """The descriptor; it is ours from now on."""
 
 
-class _SharedPixels:
+class _SharedFrame:
     """The memory file, mapped again whenever the daemon has made it larger."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._map: mmap.mmap | None = None
 
-    def view(self, shape: tuple[int, ...]) -> Image:
-        size = int(np.prod(shape))
-        if self._map is None or len(self._map) < size:
+    def view(self, shape: tuple[int, ...], dtype: str) -> Tensor:
+        size = math.prod(shape)
+        if self._map is None or len(self._map) < size * np.dtype(dtype).itemsize:
             self._map = mmap.mmap(self._fd, os.fstat(self._fd).st_size)
-        return np.frombuffer(self._map, np.uint8, size).reshape(shape)
+        return np.frombuffer(self._map, dtype, size).reshape(shape)
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ from agent.inference.protocol import (
     Ready,
     WorkerLimits,
 )
-from agent.values import Image
+from agent.values import Image, Samples, Tensor
 
 START_TIMEOUT_S = 60.0
 """A large model from a slow card takes its time to load."""
@@ -192,21 +192,23 @@ class Worker:
         """Of the worker process, for telemetry."""
         return self._process.pid if self._process else None
 
-    def run(self, image: Image, min_confidence: float) -> Answer:
-        """Have one picture looked at: `submit` and `receive`."""
-        self.submit(image, min_confidence)
+    def run(self, data: Image | Samples, min_confidence: float) -> Answer:
+        """Have one frame looked at: `submit` and `receive`."""
+        self.submit(data, min_confidence)
         return self.receive()
 
-    def submit(self, image: Image, min_confidence: float) -> None:
-        """Hand over a picture (uint8, H x W or H x W x C); it is copied. `receive` has to follow before the next.
+    def submit(self, data: Image | Samples, min_confidence: float) -> None:
+        """Hand over a picture (uint8, H x W or H x W x C) or samples (float32, T x channels); they are copied.
+        `receive` has to follow before the next.
 
         Raises:
             WorkerLost: the process has crashed.
         """
         self._need_process()
-        np.copyto(self._room_for(image), image)
-        channels = image.shape[2] if image.ndim == 3 else 0
-        self._send(REQUEST.pack(image.shape[0], image.shape[1], channels, min_confidence))
+        np.copyto(self._room_for(data), data)
+        depth = data.shape[2] if data.ndim == 3 else 0
+        dtype = b"u" if data.dtype == np.uint8 else b"f"
+        self._send(REQUEST.pack(dtype, data.shape[0], data.shape[1], depth, min_confidence))
 
     def receive(self) -> Answer:
         """Wait for the answer to the picture that was handed over.
@@ -251,11 +253,11 @@ class Worker:
         except OSError:
             return 0
 
-    def _room_for(self, image: Image) -> Image:
-        if self._memory is None or len(self._memory) < image.nbytes:
-            os.ftruncate(self._memory_fd, image.nbytes)
-            self._memory = mmap.mmap(self._memory_fd, image.nbytes)
-        return np.frombuffer(self._memory, np.uint8, image.nbytes).reshape(image.shape)
+    def _room_for(self, data: Image | Samples) -> Tensor:
+        if self._memory is None or len(self._memory) < data.nbytes:
+            os.ftruncate(self._memory_fd, data.nbytes)
+            self._memory = mmap.mmap(self._memory_fd, data.nbytes)
+        return np.frombuffer(self._memory, data.dtype, data.size).reshape(data.shape)
 
     def _need_process(self) -> None:
         if self._process is None:

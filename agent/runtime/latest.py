@@ -1,42 +1,44 @@
-"""A one-place slot between two threads: the newest item wins, and what was replaced is counted."""
+"""A slot of a few places between two threads: the newest items win, and what had to make room is counted."""
 
 import threading
+from collections import deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class LatestSlot(Generic[T]):
-    """Holds at most one item. The drop policy is "newest wins"; `put_wait` is the lossless variant."""
+    """Holds the newest items. The drop policy is "newest wins"; `put_wait` is the lossless variant."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._item: T | None = None
+        self._items: deque[T] = deque()
         self.dropped = 0
-        """Items that were replaced before anyone took them."""
+        """Items that made room before anyone took them."""
 
-    def put(self, item: T) -> None:
-        """Put an item in, over the one that nobody has taken yet."""
+    def put(self, item: T, places: int = 1) -> None:
+        """Put an item in; with so many there already, the oldest make room."""
         with self._changed:
-            if self._item is not None:
+            while len(self._items) >= places:
+                self._items.popleft()
                 self.dropped += 1
-            self._item = item
+            self._items.append(item)
             self._changed.notify_all()
 
     def put_wait(self, item: T, timeout_s: float) -> bool:
-        """Wait for the place to be free, then put the item in; False when it stayed taken."""
+        """Wait until all are taken, then put the item in; False when one stayed."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._item is None, timeout_s):
+            if not self._changed.wait_for(lambda: not self._items, timeout_s):
                 return False
-            self._item = item
+            self._items.append(item)
             self._changed.notify_all()
             return True
 
     def take(self, timeout_s: float) -> T | None:
-        """Take the item out, waiting for one; None when none came in time."""
+        """Take the oldest item out, waiting for one; None when none came in time."""
         with self._changed:
-            self._changed.wait_for(lambda: self._item is not None, timeout_s)
-            item, self._item = self._item, None
-            if item is not None:
-                self._changed.notify_all()
+            if not self._changed.wait_for(lambda: self._items, timeout_s):
+                return None
+            item = self._items.popleft()
+            self._changed.notify_all()
             return item

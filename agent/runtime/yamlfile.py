@@ -1,6 +1,7 @@
 """YAML files into frozen structs, with errors that name the file, the line, the key and what was expected."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,8 +49,8 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile(r"^(?:true|false)$"), list("tf"))
 
 
-def load_document(path: Path, kind: type[T]) -> T:
-    """Read a YAML file into `kind`, a frozen struct.
+def load_document(path: Path, kind: type[T], complete: Callable[[object], None] = lambda _: None) -> T:
+    """Read a YAML file into `kind`, a frozen struct; `complete` may put in what is allowed to be left out.
 
     Raises:
         DocumentError: one line that says what is wrong, where, and what was expected.
@@ -61,10 +62,10 @@ def load_document(path: Path, kind: type[T]) -> T:
         raise DocumentError(f"{path}: {(exc.strerror or str(exc)).lower()}") from exc
     if len(text) > MAX_DOCUMENT_BYTES:
         raise DocumentError(f"{path}: larger than {MAX_DOCUMENT_BYTES} bytes")
-    return parse_document(text, kind, str(path))
+    return parse_document(text, kind, str(path), complete)
 
 
-def parse_document(text: bytes, kind: type[T], source: str) -> T:
+def parse_document(text: bytes, kind: type[T], source: str, complete: Callable[[object], None] = lambda _: None) -> T:
     """The same for bytes that are already there; `source` names them in errors."""
     loader: _Loader | None = None
     try:
@@ -80,6 +81,7 @@ def parse_document(text: bytes, kind: type[T], source: str) -> T:
     finally:
         if loader:
             loader.dispose()
+    complete(data)
     try:
         return msgspec.convert(data, kind, dec_hook=_decode_unit)
     except msgspec.ValidationError as exc:

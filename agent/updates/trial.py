@@ -21,11 +21,11 @@ from agent.config import Pipeline as PipelineSpec
 from agent.errors import ModelError, UpdateFailed, UpdateRefused, WorkerLost
 from agent.inference.active import ActiveModel
 from agent.inference.golden import agree, is_finite, report_on
-from agent.inference.protocol import Answer, GoldenSample, WorkerLimits
+from agent.inference.protocol import Answer, GoldenSample, WorkerLimits, window_shape
 from agent.inference.worker import START_TIMEOUT_S, Worker
 from agent.manifest import Manifest, load_manifest
 from agent.telemetry.metrics import PipelineMetrics
-from agent.values import Frame, Image
+from agent.values import Frame, Image, Samples
 from agent.wire.archive import ArchiveError, archive_digest
 from agent.wire.releases import Release
 
@@ -174,14 +174,19 @@ class Trial:
         yield
 
     def _try_nothing(self, live: Live) -> Iterator[None]:
-        """Black, then noise. What is found there does not matter."""
-        seen = live.last_seen
-        shape = seen.frame.data.shape if seen else (_USUAL_WH[1], _USUAL_WH[0], 3)
-        rng = np.random.default_rng(1)
-        self._look(np.zeros(shape, np.uint8), live.min_confidence)  # the first takes longer, and is not measured
+        """Black or silence, then noise. What is found there does not matter."""
+        rng, window = np.random.default_rng(1), self._need_worker().info.window
+        if window is not None:
+            shape: tuple[int, ...] = window_shape(window)
+            inputs = [np.zeros(shape, np.float32), *(rng.standard_normal((_NOISE, *shape), np.float32))]
+        else:
+            seen = live.last_seen
+            shape = seen.frame.data.shape if seen else (_USUAL_WH[1], _USUAL_WH[0], 3)
+            inputs = [np.zeros(shape, np.uint8), *rng.integers(0, 256, (_NOISE, *shape), np.uint8)]
+        self._look(inputs[0], live.min_confidence)  # the first takes longer, and is not measured
         yield
-        for _ in range(_NOISE):
-            answer = self._look(rng.integers(0, 256, shape, np.uint8), live.min_confidence)
+        for data in inputs[1:]:
+            answer = self._look(data, live.min_confidence)
             self._times_ms.append(answer.infer_ms)
             yield
 
@@ -223,14 +228,15 @@ class Trial:
             raise UpdateRefused("memory", f"{peak >> 20} MiB, at most {self._memory_bytes >> 20} MiB are allowed")
 
     def _shadow(self) -> Iterator[None]:
-        """Look at the frames that the model in use has just answered."""
+        """Look at the frames that the model in use has just answered; there are none to look at where this one takes
+        windows of another kind."""
         wanted, until_s = self._acceptance.shadow_frames, time.monotonic() + self._acceptance.shadow_s
         report, total = self.report, 0.0
         looked_at: dict[str, Seen] = {}
         while report.shadow_frames < wanted and time.monotonic() < until_s:
             for live in self._lives:
                 seen = live.last_seen
-                if seen is not None and looked_at.get(live.name) is not seen:
+                if seen is not None and looked_at.get(live.name) is not seen and self._takes_what_is_in_use(live):
                     looked_at[live.name] = seen
                     answer = self._look(seen.frame.data, live.min_confidence)
                     total += agree(seen.answer.found, answer.found)
@@ -242,10 +248,14 @@ class Trial:
         if needed is not None and reached is not None and reached < needed:
             raise UpdateRefused("shadow", f"agreement {reached:.3f} of {needed:.3f} over {report.shadow_frames} frames")
 
-    def _look(self, image: Image, min_confidence: float) -> Answer:
+    def _takes_what_is_in_use(self, live: Live) -> bool:
+        in_use = live.active.info
+        return in_use is not None and in_use.window == self._need_worker().info.window
+
+    def _look(self, data: Image | Samples, min_confidence: float) -> Answer:
         worker = self._need_worker()
         try:
-            answer = worker.run(image, min_confidence)
+            answer = worker.run(data, min_confidence)
         except ModelError as exc:
             raise UpdateRefused("error", str(exc)) from exc
         except WorkerLost as exc:

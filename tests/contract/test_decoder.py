@@ -1,5 +1,6 @@
 """What every decoder promises, whatever its kind of model."""
 
+import contextlib
 import json
 import sys
 import typing
@@ -13,8 +14,10 @@ from agent.decode import DECODERS, make_decoder
 from agent.errors import ModelError
 from agent.manifest import (
     TASK_OF,
+    AnomalyDecoder,
     ClassifyDecoder,
     DecoderSpec,
+    ForecastDecoder,
     RegressDecoder,
     SegmentDecoder,
     SsdAnchorsDecoder,
@@ -25,7 +28,13 @@ from agent.values import UNSET, Found, TensorInfo, Transform
 
 INPUT = (32, 32)
 VIEW = Transform(np.array([[10.0, 0, 0], [0, 10.0, -70]]), INPUT, (320, 180))
-FIELD = {"detect": "detections", "classify": "classes", "regress": "values", "segment": "segments"}
+FIELD = {
+    "detect": "detections",
+    "classify": "classes",
+    "regress": "values",
+    "segment": "segments",
+    "anomaly": "anomaly",
+}
 
 
 @dataclass
@@ -78,6 +87,8 @@ CASES = {
     "segment": Case(SegmentDecoder(), ABC, {"map": ((1, 16, 16, 3), 0, 1)}),
     "segment, one map": Case(SegmentDecoder(), ("person",), {"map": ((1, 32, 32, 1), 0, 1)}),
     "regress": Case(RegressDecoder(scale=2.0), (), {"level": ((1, 4), -1, 1)}),
+    "anomaly": Case(AnomalyDecoder(threshold=0.5), (), {"back": ((1, 32, 32), -1, 1), "given": ((1, 32, 32), -1, 1)}),
+    "forecast": Case(ForecastDecoder(mean=(20.0, 50.0), std=(2.0, 10.0)), (), {"next": ((1, 3, 2), -1, 1)}),
 }
 DTYPES = ("float32", "int8", "uint8")
 
@@ -92,7 +103,8 @@ def decode(case: Case, arrays, infos, min_confidence: float = 0.3, view: Transfo
 
 
 def findings(case: Case, found: Found) -> list:
-    return getattr(found, FIELD[TASK_OF[type(case.spec)]])
+    field = getattr(found, FIELD[TASK_OF[type(case.spec)]])
+    return field if isinstance(field, list) else [field]
 
 
 def test_there_is_a_decoder_for_every_section_of_the_manifest():
@@ -110,7 +122,7 @@ def test_only_the_findings_of_the_task_are_set(case, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_findings_are_plain_python_values_that_json_can_carry(case, dtype):
     def check(value):
-        assert type(value) in (dict, list, tuple, str, int, float)
+        assert type(value) in (dict, list, tuple, str, int, float, bool)
         for part in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():
             check(part)
 
@@ -149,6 +161,10 @@ def test_nothing_is_found_in_nan_and_inf(case, odd):
     arrays, infos = case.tensors()
     for array in arrays:
         array[...] = odd
+    if case is CASES["anomaly"]:  # nothing found would mean that all is as usual
+        with pytest.raises(ModelError, match="not finite"):
+            decode(case, arrays, infos)
+        return
     for min_confidence in (0.0, 0.5, 1.0):
         assert findings(case, decode(case, arrays, infos, min_confidence)) == []
 
@@ -159,7 +175,8 @@ def test_no_nan_comes_through(case):
     for array in arrays:
         array[rng.random(array.shape) < 0.1] = np.nan
         array[rng.random(array.shape) < 0.1] = np.inf
-    json.dumps(msgspec.to_builtins(decode(case, arrays, infos, 0.0)), allow_nan=False)
+    with contextlib.suppress(ModelError):
+        json.dumps(msgspec.to_builtins(decode(case, arrays, infos, 0.0)), allow_nan=False)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -168,7 +185,7 @@ def test_findings_come_best_first_and_over_min_confidence(case, dtype):
     for min_confidence in (0.0, 0.2, 0.5, 0.8, 1.0):
         found = findings(case, decode(case, arrays, infos, min_confidence))
         ranks = [getattr(one, "confidence", getattr(one, "share", 0)) for one in found]
-        if case.spec.__struct_config__.tag != "regress":
+        if case.spec.__struct_config__.tag not in ("regress", "forecast"):
             assert ranks == sorted(ranks, reverse=True)
         if hasattr(next(iter(found), None), "confidence"):
             assert min(ranks) >= min_confidence - 1e-4

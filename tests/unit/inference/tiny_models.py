@@ -12,7 +12,7 @@ import numpy as np
 from flatbuffers import number_types
 
 DTYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}
-RESHAPE, CUSTOM = 22, 32
+ADD, RESHAPE, CUSTOM = 0, 22, 32
 
 
 @dataclass
@@ -91,6 +91,18 @@ def make_model(
     if metadata:
         buffers.append(FbTable({0: flatbuffer(metadata, b"M001")}))
         model[6] = [FbTable({0: "TFLITE_METADATA", 1: np.uint32(len(buffers) - 1)})]
+    return flatbuffer(FbTable(model), b"TFL3")
+
+
+def make_sum(inputs: list[TensorSpec]) -> bytes:
+    """A model that adds up its two inputs, or doubles the only one; any shape goes."""
+    total = TensorSpec("total", inputs[0].shape, inputs[0].dtype)
+    rows = [_tensor(spec, 0) for spec in (*inputs, total)]
+    added = np.array([0, len(inputs) - 1], np.int32)
+    operator = FbTable({0: np.uint32(0), 1: added, 2: np.array([len(inputs)], np.int32)})
+    code = FbTable({0: np.int8(ADD), 2: np.int32(1), 3: np.int32(ADD)})
+    graph = {0: rows, 1: np.arange(len(inputs), dtype=np.int32), 2: np.array([len(inputs)], np.int32), 3: [operator]}
+    model = {0: np.uint32(3), 1: [code], 2: [FbTable(graph | {4: "main"})], 3: "sum", 4: [FbTable()]}
     return flatbuffer(FbTable(model), b"TFL3")
 
 
