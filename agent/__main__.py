@@ -14,6 +14,7 @@ exit codes: 0 all well, 1 something failed, 2 configuration, 3 model, 4 a source
 
 first steps:
   edge-agent demo                     the whole thing on this machine, without any set-up
+  edge-agent discover                 the devices of this machine, each with the YAML that uses it
   edge-agent check                    try everything that `run` needs, and say how to mend what fails
   edge-agent run                      the daemon
   edge-agent models                   the models on this device, and what became of their updates
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add("run", "the daemon; SIGTERM or Ctrl-C stops it in order")
     add("check", "try everything that run needs, a line each, and say how to mend what fails", as_json)
+    add("discover", "find cameras, microphones, sensors, serial ports, gpsd, and print the YAML for each", as_json)
     replay = add("replay", "put recorded frames through the frame path: every frame, no broker, same in, same out")
     replay.add_argument("--source", required=True, metavar="PATH", help="a video, a picture, or a folder of pictures")
     replay.add_argument("--pipeline", metavar="NAME", help="whose model and settings to use; default: the first")

@@ -10,6 +10,7 @@
 | commands           | Commands.loop             | the inbox                    | -                                   |
 | updates            | UpdateService.loop        | its news, a worker on trial  | leaves the rest for the next start  |
 | telemetry          | reporter loop             | the interval                 | -                                   |
+| gps (if enabled)   | GpsReader.loop            | gpsd's socket                | closes the connection               |
 | status             | answer_loop               | its socket                   | removes the socket                  |
 | main               | Supervisor.run            | the first to end             | joins all under one deadline        |
 
@@ -36,6 +37,7 @@ from agent.config import Config, device_id
 from agent.errors import AgentError, OutboxError
 from agent.events.snapshot import SnapshotJob, SnapshotMaker
 from agent.inference.worker import tidy_up
+from agent.mqtt.feeds import Feeds
 from agent.mqtt.inbox import Inbound, Inbox, Router
 from agent.mqtt.link import Link
 from agent.outbox.chain import Gap as EvictedGap
@@ -50,6 +52,7 @@ from agent.runtime.safemode import SAFE_MODE_REASON, SafeMode
 from agent.runtime.starts import StartCounter
 from agent.runtime.supervisor import Supervisor
 from agent.telemetry import device
+from agent.telemetry.gps import GpsReader
 from agent.telemetry.reporter import report_loop
 from agent.updates.service import make_update_service, release_topics
 from agent.values import OutboundMessage
@@ -89,7 +92,8 @@ class Daemon:
         self._started_at = rfc3339(self._clock.now_ns())
         self._health = Health(on_change=self._tell_status)
         self._progress = Progress()
-        self._usage = device.DeviceReader(disk_of=Path(config.outbox.dir))
+        self._usage = device.DeviceReader(disk_of=Path(config.outbox.dir), interval_s=config.telemetry.interval_s)
+        self._gps = GpsReader(config.gps, self._health)
         prepare_environment(spec.source for spec in config.pipelines)
         self._outbox = open_outbox(
             Path(config.outbox.dir),
@@ -104,6 +108,7 @@ class Daemon:
         )
         self._inbox = Inbox()
         self._link = self._make_link()
+        self._feeds = Feeds(self._link)
         self._outbox.on_put = self._link.wake
         self._updates = make_update_service(
             config, self._stamp, self._clock, self._link, self._tell_model_state, self._progress, self._stop
@@ -133,6 +138,8 @@ class Daemon:
             snapshot=self._snapshots.submit,
             health=self._health,
             progress=self._progress,
+            subscribe=self._feeds.subscribe,
+            position=self._gps.current,
         )
         needs_model = self.config.models.trust is None
         return {
@@ -194,6 +201,8 @@ class Daemon:
         )
         telemetry = functools.partial(report_loop, self.config.telemetry.interval_s, self._report)
         answers = functools.partial(answer_loop, Path(self.config.outbox.dir), commands.answer_local)
+        if self.config.gps.enabled:
+            threads.append(("gps", self._gps.loop))
         return [
             *threads,
             ("publish", publish),
@@ -249,7 +258,8 @@ class Daemon:
         return OutboundMessage(self._topics.status(), encode(status), in_chain=False, retain=True)
 
     def _take_in(self, message: Inbound) -> None:
-        self._updates.take_in(message)
+        if not self._feeds.put(message):
+            self._updates.take_in(message)
 
     def _allow_inference(self, allowed: bool) -> None:
         """Start without inference where start after start has ended badly, and end that."""
@@ -291,6 +301,7 @@ class Daemon:
 
     def _numbers(self) -> dict[str, Any]:
         outbox = self._outbox.stats()
+        position = self._gps.current()
         pids = [pid for pipeline in self._pipelines.values() if (pid := pipeline.active.pid)]
         return {
             "uptime_s": round((time.monotonic_ns() - self._started_ns) / 1e9, 1),
@@ -310,6 +321,7 @@ class Daemon:
                 last_error=self._link.last_error,
             ),
             "snapshots_dropped": self._snapshots.dropped,
+            **({"position": position} if position else {}),
         }
 
     def status(self) -> dict[str, Any]:

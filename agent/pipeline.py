@@ -10,12 +10,13 @@ import contextlib
 import functools
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
-from agent.capture import make_source, stall_timeout_s
+from agent.capture import Subscribe, make_source, not_connected, stall_timeout_s
 from agent.capture.reader import Reader
+from agent.capture.windows import Windows
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import LinkDown, ModelError, OutboxError, SourceError, SourceUnusable, WorkerLost
 from agent.events.rules import EventChange, Rules
@@ -29,7 +30,8 @@ from agent.runtime.health import Health
 from agent.runtime.latest import LatestSlot
 from agent.runtime.progress import Progress
 from agent.telemetry.metrics import PipelineMetrics, SourceState
-from agent.values import Frame, OutboundMessage, Timing
+from agent.values import Frame, Image, OutboundMessage, Timing
+from agent.wire.host import Position
 from agent.wire.messages import PipelineTelemetry, Stamp
 from agent.wire.topics import Topics
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:  # `replay` needs neither
     from agent.outbox.store import Outbox
 
 _CONNECT_TIMEOUT_S = 5.0
+_WINDOWS_KEPT = 16
+"""Windows of samples that may wait: unlike pictures, each tells something that no other does."""
 _WAIT_S = 1.0
 """The longest that a loop waits before it shows a sign of life."""
 
@@ -65,6 +69,8 @@ class Services:
     health: Health
     progress: Progress
     timing: Callable[[Answer, float], Timing] = measured
+    subscribe: Subscribe = not_connected
+    position: Callable[[], Position | None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,11 @@ class _Seen:
     model: BundleInfo
     total_ms: float
     """From handing over to the answer."""
+
+    @property
+    def picture(self) -> Image | None:
+        """What was looked at, unless it was samples."""
+        return None if self.frame.channels else cast("Image", self.frame.data)
 
 
 class _Halt(threading.Event):
@@ -123,6 +134,7 @@ class Pipeline:
         self.last_seen: _Seen | None = None
         """The frame that was looked at last, for the `snapshot` command."""
         self.slot: LatestSlot[Frame] = LatestSlot()
+        self._windows = Windows()
         self._services = services
         self._rules = Rules(spec.events, spec.results)
         self.active = active
@@ -137,7 +149,7 @@ class Pipeline:
             SourceUnusable: the source can never work as configured.
         """
         part, health, backoff = f"capture.{self.name}", self._services.health, Backoff(base_s=0.5, cap_s=15.0)
-        reader = Reader(functools.partial(make_source, self.spec.source), self._take_in)
+        reader = Reader(functools.partial(make_source, self.spec.source, self._services.subscribe), self._take_in)
         halt = _Halt(lambda: stop.is_set() or not self.enabled, functools.partial(self._services.progress.beat, part))
         while not stop.is_set():
             if not self.enabled:
@@ -158,7 +170,7 @@ class Pipeline:
                 health.lost(part, str(exc))
                 halt.wait(backoff.next_s())
             finally:
-                self.metrics.frames_broken = reader.broken
+                self.metrics.frames_broken = reader.broken + self._windows.left_out
 
     def telemetry(self, window_s: float) -> PipelineTelemetry:
         """Counters since the start, rate and latency over the last so many seconds."""
@@ -171,12 +183,27 @@ class Pipeline:
         while not until.wait(_WAIT_S / 2) and (state == "ended" or not self.enabled):
             self._services.progress.beat(f"capture.{self.name}")
 
-    def _take_in(self, frame: Frame) -> None:
-        self.metrics.frames_captured += 1
+    def _take_in(self, captured: Frame) -> None:
+        """In the reader's thread. Raises SourceError: the source lacks what the model takes."""
         if self.metrics.source_state != "running":
             self.metrics.source_state = "running"
             self._services.health.recovered(f"capture.{self.name}")
-        self.slot.put(frame)
+        for frame in self.cut(captured):
+            self.metrics.frames_captured += 1
+            self.slot.put(frame, places=_WINDOWS_KEPT if frame.channels else 1)
+
+    def cut(self, captured: Frame) -> Iterable[Frame]:
+        """What the model looks at: a picture as it is; of samples, the windows that are complete with these.
+
+        Raises:
+            SourceError: the source lacks what the model takes.
+        """
+        info = self.active.info
+        if not captured.channels or info is None:
+            return [] if captured.channels else [captured]  # without a model nobody knows how long a window is
+        if info.window is None:
+            raise SourceError(f"model {info.name} takes pictures, and the source gives {', '.join(captured.channels)}")
+        return self._windows.cut(captured, info.window)
 
     # --- inference: slot -> outbox -------------------------------------------------------------------------------
 
@@ -234,7 +261,8 @@ class Pipeline:
         decision = self._rules.decide(found, frame.captured_ns, frame.captured_at_ns)
         if decision.publish_result:
             timing = to.timing(seen.answer, seen.total_ms)
-            to.sink.put(result_message(to.topics, to.stamp, self.name, frame, seen.model, seen.answer, timing))
+            where = to.position()
+            to.sink.put(result_message(to.topics, to.stamp, self.name, frame, seen.model, seen.answer, timing, where))
         self._tell(decision.events)
         self.metrics.inferred(time.monotonic_ns() - frame.captured_ns)
 
@@ -242,10 +270,11 @@ class Pipeline:
         """Put events into the outbox, and have a snapshot taken of each that starts."""
         to = self._services
         for change in changes:
-            to.sink.put(event_message(to.topics, to.stamp, self.name, change))
-            if change.type == "started" and self.spec.snapshots.on == "events" and self.last_seen:
-                frame, found = self.last_seen.frame, self.last_seen.answer.found
-                to.snapshot(SnapshotJob(self.name, frame.data, found, change.event_id, frame.captured_at_ns))
+            to.sink.put(event_message(to.topics, to.stamp, self.name, change, to.position()))
+            wanted = change.type == "started" and self.spec.snapshots.on == "events"
+            if wanted and (seen := self.last_seen) and seen.picture is not None:
+                at_ns = seen.frame.captured_at_ns
+                to.snapshot(SnapshotJob(self.name, seen.picture, seen.answer.found, change.event_id, at_ns))
 
     @contextlib.contextmanager
     def _model_trouble(self, stop: threading.Event) -> Iterator[None]:

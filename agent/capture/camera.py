@@ -12,12 +12,14 @@ import numpy as np
 import structlog
 
 from agent.capture.frames import first_frame_s, is_sound, make_frame
+from agent.capture.jpeg import decode_jpeg
 from agent.config import CameraSource
 from agent.errors import SourceError
 from agent.values import Frame, Image
 
 _MAX_AGE_NS = 60_000_000_000
 _FPS_TOLERANCE = 0.5
+_JPEG_FORMATS = frozenset({"MJPG", "JPEG"})
 
 log = structlog.get_logger()
 
@@ -49,6 +51,7 @@ class Camera:
         self._capture: Capture | None = None
         self._index = 0
         self._first = True
+        self._is_jpeg = False
         self._interrupted = False
 
     def open(self, first_index: int = 0) -> None:
@@ -74,12 +77,14 @@ class Camera:
                 silent_s = time.monotonic() - began_s
                 problem = f"no frame for {silent_s:.1f} s" if silent_s >= 1.0 else "unplugged"
                 raise SourceError(f"{self.name}: {problem}")
-            data = to_image(self._capture.retrieve()[1])
+            data = self._to_picture(self._capture.retrieve()[1])
             if data is not None:
                 return self._frame(data, self._capture.get(cv2.CAP_PROP_POS_MSEC))
             self.broken += 1
             if time.monotonic() - began_s > limit_s:
-                raise SourceError(f"{self.name}: only broken frames for {limit_s:.1f} s")
+                raise SourceError(
+                    f"{self.name}: only broken frames for {limit_s:.1f} s; try another cable or port, or format: YUYV"
+                )
 
     def interrupt(self) -> None:
         self._interrupted = True  # seen when the driver comes back, which its own timeout takes care of
@@ -94,7 +99,10 @@ class Camera:
     def _check_device(self, path: str) -> None:
         """Say what OpenCV keeps to itself: no such device, or no permission."""
         if not Path(path).exists():
-            raise SourceError(f"{self.name}: no such device; `v4l2-ctl --list-devices` shows what is plugged in")
+            moved = (
+                "; a path below /dev/v4l/by-id finds it under any number" if isinstance(self._spec.device, int) else ""
+            )
+            raise SourceError(f"{self.name}: no such device; `v4l2-ctl --list-devices` shows what is plugged in{moved}")
         if not os.access(path, os.R_OK | os.W_OK):
             raise SourceError(f"{self.name}: no permission; add the user that runs the agent to the group video")
 
@@ -113,6 +121,15 @@ class Camera:
         given = f"{given_format} {width:.0f}x{height:.0f}"
         if given != asked or abs(fps - spec.fps) > _FPS_TOLERANCE:
             _report_difference(self.name, f"{asked} at {spec.fps:g} fps", f"{given} at {fps:g} fps")
+        if given_format in _JPEG_FORMATS:  # OpenCV takes half a JPEG for a picture, so that is not left to it
+            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+            self._is_jpeg = capture.get(cv2.CAP_PROP_CONVERT_RGB) == 0
+
+    def _to_picture(self, raw: Any) -> Image | None:
+        """What OpenCV retrieved as a picture; None when it is damaged."""
+        if self._is_jpeg and isinstance(raw, np.ndarray):
+            return decode_jpeg(raw.data)
+        return to_image(raw)
 
     def _frame(self, data: Image, driver_ms: float) -> Frame:
         """Stamp it with the driver's time, CLOCK_MONOTONIC in ms, if that can be; else with now."""

@@ -13,12 +13,15 @@ from pathlib import Path
 import numpy as np
 
 from agent.capture import make_source, prepare_environment, stall_timeout_s
+from agent.capture.discover import discover
 from agent.capture.reader import Reader
 from agent.cli.common import read_config
-from agent.config import Config, device_id
+from agent.cli.discover import summary
+from agent.config import Config, MqttSource, device_id
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import AgentError, ModelError, SourceError, WorkerLost
 from agent.inference.locate import find_bundle
+from agent.inference.protocol import window_shape
 from agent.inference.worker import Worker, warm_up
 from agent.runtime.clock import Clock, rfc3339
 from agent.runtime.local import ask
@@ -62,14 +65,17 @@ def check(config: Config) -> Iterator[Line]:
     running = _daemon_runs(Path(config.outbox.dir))
     for spec in config.pipelines:
         yield _try(f"model {spec.model}", lambda spec=spec: _model(config, spec))  # type: ignore[misc]
-        if running and spec.source.__struct_config__.tag == "camera":
+        if running and spec.source.__struct_config__.tag in ("camera", "serial"):
             yield Line(f"source {spec.name}", True, "in use by the running daemon; see `edge-agent status`")
+        elif isinstance(spec.source, MqttSource):
+            yield Line(f"source {spec.name}", True, "not tried: only `edge-agent run` connects to its topics")
         else:
             yield _try(f"source {spec.name}", lambda spec=spec: _source(spec))  # type: ignore[misc]
     yield _try("broker", lambda: _broker(config))
     yield _try("outbox", lambda: _outbox(Path(config.outbox.dir), running=running))
     yield _try("disk", lambda: _disk(Path(config.outbox.dir)))
     yield _clock()
+    yield Line("devices", True, summary(discover()))
 
 
 def _try(name: str, trial: Callable[[], str]) -> Line:
@@ -93,7 +99,8 @@ def _model(config: Config, spec: PipelineSpec) -> str:
     )
     try:
         info = worker.start()
-        answer = worker.run(np.full((480, 640, 3), 128, np.uint8), spec.min_confidence)
+        silence = np.zeros(window_shape(info.window), np.float32) if info.window else None
+        answer = worker.run(np.full((480, 640, 3), 128, np.uint8) if silence is None else silence, spec.min_confidence)
     except WorkerLost as exc:
         raise ModelError(f"{folder}: {exc}; try `edge-agent inspect {folder / 'model.tflite'}`") from exc
     finally:
@@ -115,6 +122,8 @@ def _source(spec: PipelineSpec) -> str:
     reader.watch(enough, stall_timeout_s(spec.source))
     if not frames:
         raise SourceError("ended without a frame")
+    if frames[0].channels:
+        return f"gives samples of {', '.join(frames[0].channels)}"
     height, width = frames[0].data.shape[:2]
     return f"gives frames, {width}x{height}"
 

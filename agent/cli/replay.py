@@ -14,7 +14,7 @@ import msgspec
 
 from agent.capture import make_source
 from agent.cli.common import ProgressLine, choose_pipeline, read_config
-from agent.config import Config, FileSource, Results, Snapshots, device_id
+from agent.config import Config, CsvSource, FileSource, Results, Snapshots, device_id
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import AgentError
 from agent.inference.locate import find_bundle
@@ -49,7 +49,7 @@ def replay(config: Config, spec: PipelineSpec, path: str, file: BinaryIO) -> tup
     Raises:
         AgentError: no such bundle or recording, or the model failed.
     """
-    source_spec = FileSource(path=path, realtime=False)
+    source_spec = _recording(spec, path)
     every_frame = msgspec.structs.replace(
         spec,
         source=source_spec,
@@ -71,16 +71,26 @@ def replay(config: Config, spec: PipelineSpec, path: str, file: BinaryIO) -> tup
     pipeline = Pipeline(every_frame, services, make_active(every_frame, bundle, None, threading.Event()))
     source = make_source(source_spec)
     try:
+        pipeline.active.current()  # so that the windows it takes are known
         source.open()
         with ProgressLine("frames") as progress:
-            while (frame := source.read()) is not None:
-                clock.position_ns = frame.position_ns or 0
-                pipeline.process(dataclasses.replace(frame, captured_at_ns=clock.position_ns))
-                progress.add()
+            while (captured := source.read()) is not None:
+                for frame in pipeline.cut(captured):
+                    at_ns = clock.position_ns = frame.position_ns or 0
+                    pipeline.process(dataclasses.replace(frame, captured_ns=at_ns, captured_at_ns=at_ns))
+                    progress.add()
         return progress.count, source.broken
     finally:
         source.close()
         pipeline.active.close()
+
+
+def _recording(spec: PipelineSpec, path: str) -> FileSource | CsvSource:
+    """The recording as a source; how a table is to be read is said by the pipeline's own, where that is one."""
+    if Path(path).suffix.lower() != ".csv":
+        return FileSource(path=path, realtime=False)
+    own = spec.source if isinstance(spec.source, CsvSource) else CsvSource(path=path)
+    return msgspec.structs.replace(own, path=path, realtime=False, loop=False)
 
 
 class _RecordedClock(Clock):

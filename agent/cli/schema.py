@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from agent import config
+from agent.config import sources
 from agent.errors import AgentError
 from agent.runtime.files import write_atomic
 from agent.runtime.units import ByteSize, Duration
@@ -59,7 +60,7 @@ def config_schema() -> dict[str, Any]:
 def field_docs() -> dict[str, dict[str, str]]:
     """The docstring under each field of each section; Python itself does not keep them."""
     docs: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(config)).body:
+    for node in (*ast.parse(inspect.getsource(config)).body, *ast.parse(inspect.getsource(sources)).body):
         if isinstance(node, ast.ClassDef):
             docs[node.name] = {
                 field.target.id: " ".join(text.value.value.split())

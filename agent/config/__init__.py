@@ -11,23 +11,80 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from agent.config.section import Pixels, Port, Section
+from agent.config.sources import (
+    Argument,
+    CameraSource,
+    ChannelName,
+    CsvSource,
+    Delimiter,
+    ExecSource,
+    FileSource,
+    JetsonSource,
+    MicrophoneSource,
+    ModbusRegister,
+    ModbusSource,
+    MqttPlace,
+    MqttSource,
+    PicameraSource,
+    Places,
+    SerialSource,
+    SourceSpec,
+    StreamSource,
+    SyntheticSource,
+    SysfsChannel,
+    SysfsSource,
+)
 from agent.errors import ConfigError
 from agent.manifest import Name, Positive, Share
 from agent.runtime.units import ByteSize, Duration
 from agent.runtime.yamlfile import DocumentError, load_document
 
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Pixels = Annotated[int, Meta(ge=1, le=8192)]
-Seconds = Annotated[float, Meta(gt=0.0, le=86400.0)]
+__all__ = [
+    "MIN_OUTBOX_BYTES",
+    "Argument",
+    "CameraSource",
+    "ChannelName",
+    "Config",
+    "CsvSource",
+    "Delegate",
+    "Delimiter",
+    "Device",
+    "Events",
+    "ExecSource",
+    "FileSource",
+    "Gps",
+    "JetsonSource",
+    "Log",
+    "MicrophoneSource",
+    "ModbusRegister",
+    "ModbusSource",
+    "Models",
+    "Mqtt",
+    "MqttPlace",
+    "MqttSource",
+    "Outbox",
+    "PicameraSource",
+    "Pipeline",
+    "Places",
+    "Results",
+    "SerialSource",
+    "Snapshots",
+    "SourceSpec",
+    "StreamSource",
+    "SyntheticSource",
+    "SysfsChannel",
+    "SysfsSource",
+    "Telemetry",
+    "Tls",
+    "device_id",
+    "load_config",
+]
 
 MIN_OUTBOX_BYTES = 1 << 20
 
 
-class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Common to all sections: immutable, and a key that nobody knows is an error."""
-
-
-class Device(_Section, frozen=True):
+class Device(Section, frozen=True):
     """Who this device is."""
 
     id: Name | None = None
@@ -38,7 +95,7 @@ class Device(_Section, frozen=True):
     """More names for its hardware, for releases; the machine and the board's own names are always among them."""
 
 
-class Tls(_Section, frozen=True):
+class Tls(Section, frozen=True):
     """Encryption of the connection to the broker."""
 
     enabled: bool = False
@@ -55,7 +112,7 @@ class Tls(_Section, frozen=True):
             raise ValueError("cert_file and key_file: expected both or neither")
 
 
-class Mqtt(_Section, frozen=True):
+class Mqtt(Section, frozen=True):
     """The broker; MQTT 5."""
 
     host: Annotated[str, Meta(min_length=1)] = "localhost"
@@ -76,7 +133,7 @@ class Mqtt(_Section, frozen=True):
     """Messages sent and not yet acknowledged; the broker's own limit holds too."""
 
 
-class Models(_Section, frozen=True):
+class Models(Section, frozen=True):
     """Where models are."""
 
     dir: str = "models"
@@ -90,66 +147,7 @@ class Models(_Section, frozen=True):
     the agent starts without inference, for ten minutes."""
 
 
-class CameraSource(_Section, frozen=True, tag_field="type", tag="camera"):
-    """A V4L2 camera."""
-
-    device: Annotated[int, Meta(ge=0, le=255)] | str = 0
-    """Index of /dev/videoN, or a path; /dev/v4l/by-id/... stays the same when the camera is plugged in elsewhere."""
-    width: Pixels = 640
-    """Of the pictures to ask for."""
-    height: Pixels = 480
-    """Of the pictures to ask for."""
-    fps: Positive = 15.0
-    """Frames a second to ask for."""
-    format: Annotated[str, Meta(pattern=r"^[A-Z0-9]{4}$")] = "MJPG"
-    """Pixel format to ask for, as a FOURCC; most cameras reach their full rate only with MJPG."""
-    read_timeout_s: Seconds = 2.0
-    """A camera that gives no frame for this long is opened again."""
-
-
-class StreamSource(_Section, frozen=True, tag_field="type", tag="stream"):
-    """A network camera: RTSP, or MJPEG over HTTP."""
-
-    url: Annotated[str, Meta(pattern=r"^(rtsp|rtsps|http|https)://.+")]
-    """Address of the stream, with the user name if there is one, without the password."""
-    password_file: str | None = None
-    """File with the password for the user name in the URL; keeps it out of this file and of logs."""
-    transport: Literal["tcp", "udp"] = "tcp"
-    """How RTSP carries the pictures."""
-    read_timeout_s: Seconds = 5.0
-    """A stream that gives no new frame for this long is opened again."""
-
-
-class FileSource(_Section, frozen=True, tag_field="type", tag="file"):
-    """A video, a picture, or a folder of pictures."""
-
-    path: Annotated[str, Meta(min_length=1)]
-    """The video, the picture or the folder."""
-    loop: bool = False
-    """Start again at the end."""
-    realtime: bool = True
-    """Keep to the clip's frame rate; false: as fast as it goes."""
-    fps: Positive = 10.0
-    """Rate for pictures; a video brings its own."""
-
-
-class SyntheticSource(_Section, frozen=True, tag_field="type", tag="synthetic"):
-    """Computed frames with known content: a bright square on a moving background."""
-
-    width: Pixels = 640
-    """Of the frames."""
-    height: Pixels = 480
-    """Of the frames."""
-    fps: Positive = 15.0
-    """Frames a second."""
-    frames: Annotated[int, Meta(ge=1)] | None = None
-    """How many. Default: no end."""
-
-
-SourceSpec = CameraSource | StreamSource | FileSource | SyntheticSource
-
-
-class Results(_Section, frozen=True):
+class Results(Section, frozen=True):
     """Which results are published."""
 
     publish: Literal["all", "changes", "none"] = "all"
@@ -158,7 +156,7 @@ class Results(_Section, frozen=True):
     """More are left out (not queued); null: no limit."""
 
 
-class Events(_Section, frozen=True):
+class Events(Section, frozen=True):
     """When something that was found becomes an event."""
 
     min_frames: Annotated[int, Meta(ge=1, le=1000)] = 3
@@ -169,7 +167,7 @@ class Events(_Section, frozen=True):
     """While an event lasts, an update this often; 0: none."""
 
 
-class Snapshots(_Section, frozen=True):
+class Snapshots(Section, frozen=True):
     """JPEG pictures."""
 
     on: Literal["events", "none"] = "events"
@@ -182,18 +180,18 @@ class Snapshots(_Section, frozen=True):
     """Wider frames are scaled down to this. Default: as captured."""
 
 
-class Delegate(_Section, frozen=True):
+class Delegate(Section, frozen=True):
     """An accelerator for the model."""
 
     library: Annotated[str, Meta(min_length=1)]
     """Shared library, such as libedgetpu.so.1."""
-    options: dict[str, str] = {}
+    options: dict[str, str] = msgspec.field(default_factory=dict)
     """What the library takes, such as `device: usb`."""
     fallback: Literal["none", "cpu"] = "none"
     """When the accelerator can't be used: stop with an error, or run on the CPU and say so."""
 
 
-class Pipeline(_Section, frozen=True):
+class Pipeline(Section, frozen=True):
     """One source through one model."""
 
     name: Name
@@ -220,7 +218,7 @@ class Pipeline(_Section, frozen=True):
     """When pictures are published."""
 
 
-class Outbox(_Section, frozen=True):
+class Outbox(Section, frozen=True):
     """Where messages wait for the broker."""
 
     dir: str = "outbox"
@@ -241,14 +239,27 @@ class Outbox(_Section, frozen=True):
             raise ValueError(f"max_bytes: expected at least 1MiB, got {int(self.max_bytes)} bytes")
 
 
-class Telemetry(_Section, frozen=True):
+class Telemetry(Section, frozen=True):
     """The device's own state."""
 
     interval_s: Annotated[float, Meta(ge=1.0, le=86400.0)] = 30.0
     """How often it is published."""
 
 
-class Log(_Section, frozen=True):
+class Gps(Section, frozen=True):
+    """A satellite receiver behind gpsd; its position goes into results, events and telemetry."""
+
+    enabled: bool = False
+    """Connect to gpsd."""
+    host: Annotated[str, Meta(min_length=1)] = "localhost"
+    """Where gpsd runs."""
+    port: Port = 2947
+    """Its port."""
+    max_age_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 10.0
+    """An older position is no longer told; after so long without a sign of life, gpsd is connected to again."""
+
+
+class Log(Section, frozen=True):
     """The agent's log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -257,7 +268,7 @@ class Log(_Section, frozen=True):
     """auto: console on a terminal, JSON elsewhere."""
 
 
-class Config(_Section, frozen=True, kw_only=True):
+class Config(Section, frozen=True, kw_only=True):
     """The whole file."""
 
     device: Device = Device()
@@ -272,6 +283,8 @@ class Config(_Section, frozen=True, kw_only=True):
     """Where messages wait for the broker."""
     telemetry: Telemetry = Telemetry()
     """The device's own state."""
+    gps: Gps = Gps()
+    """A satellite receiver behind gpsd."""
     log: Log = Log()
     """The agent's log."""
 

@@ -11,43 +11,64 @@ from pathlib import Path
 
 from msgspec import UNSET, UnsetType
 
-from agent.wire.messages import HostTelemetry, ProcessTelemetry
+from agent.telemetry import jetson, kernel, network, raspberry, temperature
+from agent.wire.host import HostTelemetry
+from agent.wire.messages import ProcessTelemetry
 
 _MIN_CPU_SPAN_S = 1.0
 """The kernel counts in hundredths of a second: over less, percents say nothing."""
 
-_CPU_ZONES = ("cpu", "soc", "x86_pkg")
-"""In names of thermal zones: Raspberry Pi `cpu-thermal`, Jetson `CPU-therm` or `cpu-thermal`, others."""
-
-_THROTTLED_NOW = 0xF
-"""Bits of the Raspberry Pi's get_throttled: under-voltage, frequency capped, throttled, soft temperature limit; the
-same shifted by 16 tell that it has been so since the start."""
+_ON_TIME = 0.9
+"""Share of the interval after which a report is the next one, for reports that come a little early."""
 
 
 class DeviceReader:
     """Reads what there is. Thread-safe."""
 
-    def __init__(self, disk_of: Path, root: Path = Path("/")) -> None:
-        """Args: `disk_of` is a folder on the disk that matters; `root` is where proc and sys are found."""
+    def __init__(self, disk_of: Path, root: Path = Path("/"), interval_s: float = 30.0) -> None:
+        """Args:
+        disk_of: a folder on the disk that matters.
+        root: where proc, sys and usr are found.
+        interval_s: of telemetry; what costs a process is asked once in it.
+        """
         self._disk_of = disk_of
         self._proc, self._sys = root / "proc", root / "sys"
+        self._firmware = raspberry.Firmware(root / "usr/bin/vcgencmd", interval_s * _ON_TIME)
         self._lock = threading.Lock()
         self._cpu_before: tuple[float, int, int] | None = None
         self._cpu_percent: float | UnsetType = UNSET
         self._cpu_ticks: dict[tuple[int, str], int] = {}
         self._cpu_ticks_of_the_dead = 0
-        self.host()  # percents of the processor begin to count here
+        self._read_cpu_percent()  # they begin to count here
 
     def host(self) -> HostTelemetry:
         """The computer now; the processor's load since the last time (all cores together are 100)."""
         with self._lock:
-            return HostTelemetry(
-                cpu_percent=self._read_cpu_percent(),
-                memory_available_bytes=self._memory_available(),
-                disk_free_bytes=self._disk_free(),
-                temperature_c=self._temperature(),
-                throttled=self._throttled(),
-            )
+            cpu_percent = self._read_cpu_percent()
+        memory = self._memory()
+        disk_free, disk_total = self._disk()
+        chips, zones = kernel.chips(self._sys), temperature.thermal_zones(self._sys)
+        return HostTelemetry(
+            board=self._board(),
+            kernel=kernel.read(self._proc / "sys/kernel/osrelease") or UNSET,
+            uptime_s=_first_number(self._proc / "uptime"),
+            cpu_percent=cpu_percent,
+            load_average=_first_number(self._proc / "loadavg"),
+            memory_available_bytes=memory.get("MemAvailable", UNSET),
+            memory_total_bytes=memory.get("MemTotal", UNSET),
+            swap_free_bytes=memory.get("SwapFree", UNSET),
+            swap_total_bytes=memory.get("SwapTotal", UNSET),
+            disk_free_bytes=disk_free,
+            disk_total_bytes=disk_total,
+            temperature_c=temperature.processor(zones, chips),
+            temperatures_c=temperature.shown(zones),
+            gpu_percent=jetson.gpu_percent(self._sys),
+            gpu_temperature_c=temperature.graphics(zones),
+            power_w=jetson.power_w(chips),
+            network=network.interfaces(self._proc, self._sys),
+            wifi=network.wifi(self._proc),
+            **raspberry.supply(self._firmware.flags(), chips),
+        )
 
     def process(self, workers: Iterable[int]) -> ProcessTelemetry:
         """This process together with its workers (process ids).
@@ -58,7 +79,7 @@ class DeviceReader:
         with self._lock:
             now_ticks: dict[tuple[int, str], int] = {}
             for pid in {os.getpid(), *workers}:
-                stat = _words_after_name(_read(self._proc / str(pid) / "stat"))
+                stat = _words_after_name(kernel.read(self._proc / str(pid) / "stat"))
                 if len(stat) < 22:
                     continue  # gone
                 # Of stat(5), from its third field on: 11, 12 user and system time; 17 threads; 19 start; 21 pages.
@@ -75,7 +96,7 @@ class DeviceReader:
         )
 
     def _read_cpu_percent(self) -> float | UnsetType:
-        now_s, line = time.monotonic(), _read(self._proc / "stat").partition("\n")[0].split()
+        now_s, line = time.monotonic(), kernel.read(self._proc / "stat").partition("\n")[0].split()
         if len(line) < 9 or line[0] != "cpu":
             return UNSET
         ticks = [int(word) for word in line[1:9]]  # guests after these are counted in user and nice already
@@ -90,54 +111,38 @@ class DeviceReader:
             self._cpu_before = (now_s, total, idle)
         return self._cpu_percent
 
-    def _memory_available(self) -> int | UnsetType:
-        for line in _read(self._proc / "meminfo").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-        return UNSET
+    def _memory(self) -> dict[str, int]:
+        """Bytes by the names of /proc/meminfo."""
+        found = {}
+        for line in kernel.read(self._proc / "meminfo").splitlines():
+            name, _, rest = line.partition(":")
+            kibibytes = kernel.integer(rest.removesuffix("kB"))
+            if kibibytes is not None:
+                found[name] = kibibytes * 1024
+        return found
 
-    def _disk_free(self) -> int | UnsetType:
+    def _disk(self) -> tuple[int | UnsetType, int | UnsetType]:
+        """What is free for the agent, and the size."""
         try:
             status = os.statvfs(self._disk_of)
         except OSError:
-            return UNSET
-        return status.f_bavail * status.f_frsize
+            return UNSET, UNSET
+        return status.f_bavail * status.f_frsize, status.f_blocks * status.f_frsize
 
-    def _temperature(self) -> float | UnsetType:
-        """The hottest zone of the processor, or of all when none is named after it."""
-        zones: list[tuple[bool, float]] = []
-        for zone in self._sys.glob("class/thermal/thermal_zone*"):
-            name, value = _read(zone / "type").lower(), _integer(_read(zone / "temp"))
-            if value is not None and -60_000 < value < 200_000:  # some report -256 degrees while they sleep
-                zones.append((any(word in name for word in _CPU_ZONES), value / 1000))
-        return max(zones)[1] if zones else UNSET
-
-    def _throttled(self) -> bool | UnsetType:
-        """Whether the Raspberry Pi's firmware slows it down now, or its voltage is too low."""
-        for path in self._sys.glob("devices/platform/soc*/*firmware/get_throttled"):
-            bits = _integer(_read(path), 16)
-            if bits is not None:
-                return bool(bits & _THROTTLED_NOW)
-        for folder in self._sys.glob("class/hwmon/hwmon*"):
-            alarm = _integer(_read(folder / "in0_lcrit_alarm")) if _read(folder / "name") == "rpi_volt" else None
-            if alarm is not None:
-                return alarm != 0
-        return UNSET
+    def _board(self) -> str | UnsetType:
+        """From the device tree; a PC has none, its firmware tells maker and product."""
+        if model := kernel.name(self._proc / "device-tree/model"):
+            return model
+        words = [kernel.name(self._sys / "class/dmi/id" / file) for file in ("sys_vendor", "product_name")]
+        return " ".join(word for word in words if word) or UNSET
 
 
-def _read(path: Path) -> str:
-    """The text of a small file, or nothing."""
+def _first_number(path: Path) -> float | UnsetType:
+    words = kernel.read(path).split()
     try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""
-
-
-def _integer(text: str, base: int = 10) -> int | None:
-    try:
-        return int(text, base)
+        return float(words[0]) if words else UNSET
     except ValueError:
-        return None
+        return UNSET
 
 
 def _words_after_name(stat: str) -> list[str]:

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from agent.runtime.clock import Clock, ClockState, rfc3339
-from agent.values import Classification, Detection, Segment, Timing, Xyxy
+from agent.values import Anomaly, Classification, Detection, Segment, Timing, Xyxy
+from agent.wire.host import HostTelemetry, Position
 from agent.wire.releases import Digest, State
 
 Time = Annotated[str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
@@ -43,8 +44,12 @@ class FrameInfo(msgspec.Struct, frozen=True):
     """Which frame a result is about."""
 
     index: int
-    width_px: int
-    height_px: int
+    width_px: int | UnsetType = UNSET
+    """Of a picture."""
+    height_px: int | UnsetType = UNSET
+    """Of a picture."""
+    samples: int | UnsetType = UNSET
+    """Length of a window of samples; `captured_at` is the time of the last."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True):
@@ -69,6 +74,9 @@ class Result(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="
     """Highest confidence first."""
     values: list[float] | UnsetType = UNSET
     segments: list[Segment] | UnsetType = UNSET
+    anomaly: Anomaly | UnsetType = UNSET
+    position: Position | UnsetType = UNSET
+    """Where the device was when the message was made; absent without a fresh fix."""
 
 
 class Event(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.event/1"):
@@ -87,6 +95,8 @@ class Event(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="e
     """Where it was seen with that confidence, in pixels of the source frame; null for a whole-frame class."""
     frames: int
     """Frames in which it was seen so far."""
+    position: Position | UnsetType = UNSET
+    """Where the device was when the message was made; absent without a fresh fix."""
 
 
 class Gap(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.gap/1"):
@@ -200,17 +210,6 @@ class OutboxTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     """Places in its files that could not be read."""
 
 
-class HostTelemetry(msgspec.Struct, frozen=True, kw_only=True):
-    """The computer. What can't be read on it is absent."""
-
-    cpu_percent: float | UnsetType = UNSET
-    memory_available_bytes: int | UnsetType = UNSET
-    disk_free_bytes: int | UnsetType = UNSET
-    """On the file system of the outbox."""
-    temperature_c: float | UnsetType = UNSET
-    throttled: bool | UnsetType = UNSET
-
-
 class ProcessTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     """The agent: the daemon and its workers together."""
 
@@ -243,6 +242,8 @@ class Telemetry(Message, frozen=True, kw_only=True, tag_field="schema", tag="edg
     host: HostTelemetry
     process: ProcessTelemetry
     mqtt: MqttTelemetry
+    position: Position | UnsetType = UNSET
+    """Where the device is, while `gps` is enabled and the receiver knows it."""
 
 
 class Status(Message, frozen=True, kw_only=True, tag_field="schema", tag="edge.status/1"):

@@ -13,10 +13,11 @@ import pytest
 from agent.capture import FrameSource, make_source
 from agent.capture.camera import Camera
 from agent.capture.synthetic import picture
-from agent.config import CameraSource, FileSource, StreamSource, SyntheticSource
+from agent.config import CameraSource, ExecSource, FileSource, StreamSource, SyntheticSource
 from agent.errors import SourceError, SourceUnusable
 from tests.sim import wait_until
 from tests.sim.mjpeg_server import MjpegServer
+from tests.sim.picture_program import picture_command
 from tests.sim.rtsp import CLIP, RtspServer
 from tests.unit.capture.fake_v4l2 import FakeCapture
 
@@ -64,7 +65,21 @@ def _synthetic(folder: Path, good: bool) -> Iterator[FrameSource]:
     yield make_source(SyntheticSource(width=64, height=48, fps=100.0))
 
 
-KINDS = [_camera, _mjpeg, _rtsp, _video, _pictures, _one_picture, _synthetic]
+def _exec_mjpeg(folder: Path, good: bool) -> Iterator[FrameSource]:
+    for turn, jpeg in enumerate(JPEGS):
+        (folder / f"{turn}").write_bytes(jpeg)
+    yield make_source(ExecSource(command=picture_command(folder) if good else ("no-such-program",)))
+
+
+def _exec_i420(folder: Path, good: bool) -> Iterator[FrameSource]:
+    for turn in range(5):
+        raw = cv2.cvtColor(picture(turn, 64, 48), cv2.COLOR_BGR2YUV_I420)
+        (folder / f"{turn}").write_bytes(raw.tobytes())
+    command = picture_command(folder) if good else ("sh", "-c", "echo no camera >&2; exit 1")
+    yield make_source(ExecSource(command=command, output="i420", width=64, height=48))
+
+
+KINDS = [_camera, _mjpeg, _rtsp, _video, _pictures, _one_picture, _synthetic, _exec_mjpeg, _exec_i420]
 ALWAYS_WORKS = [_synthetic]
 
 

@@ -143,6 +143,8 @@ class TestCheck:
         done = edge_agent(tmp_path, "check", "--json", config=make_config(tmp_path, broker.port, models))
         report = json.loads(done.stdout)
         assert [] == [check for check in report["checks"] if not check["ok"]]
+        assert report["checks"][-1]["name"] == "devices"
+        assert "`edge-agent discover`" in report["checks"][-1]["detail"]
         assert done.returncode == 0
 
     def test_says_what_fails_and_how_to_mend_it(self, tmp_path: Path, config: dict[str, Any]) -> None:

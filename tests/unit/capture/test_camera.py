@@ -11,7 +11,7 @@ from agent.capture import camera as camera_module
 from agent.capture.camera import Camera, device_path, to_image
 from agent.config import CameraSource
 from agent.errors import SourceError, SourceUnusable
-from tests.unit.capture.fake_v4l2 import FakeCapture, color
+from tests.unit.capture.fake_v4l2 import FakeCapture, color, to_jpeg
 
 
 @pytest.fixture
@@ -47,6 +47,11 @@ def test_a_camera_that_is_not_there_is_waited_for_and_the_message_names_it_and_t
     )
     assert not isinstance(caught.value, SourceUnusable)
     camera.close()
+
+
+def test_a_number_that_is_gone_is_a_camera_that_may_have_moved():
+    with pytest.raises(SourceError, match=r"video255: no such device; .*; a path below /dev/v4l/by-id finds it"):
+        Camera(CameraSource(device=255)).open()
 
 
 def test_a_camera_that_may_not_be_used_names_the_group(device, monkeypatch):
@@ -91,7 +96,7 @@ def test_the_link_that_stays_the_same_is_followed_at_every_opening(tmp_path):
 def test_format_size_and_rate_are_asked_for_in_an_order_that_drivers_understand(device):
     capture = FakeCapture([color()])
     opened(device, capture, width=640, height=480, fps=15, format="MJPG")
-    assert capture.asked == [
+    assert capture.asked[:4] == [
         (cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG")),
         (cv2.CAP_PROP_FRAME_WIDTH, 640),
         (cv2.CAP_PROP_FRAME_HEIGHT, 480),
@@ -148,9 +153,28 @@ def test_a_camera_that_is_silent_for_the_drivers_timeout_is_lost_but_not_called_
 
 def test_frames_that_cannot_be_decoded_are_left_out_and_counted(device):
     shots = [color(10), None, np.empty((0, 0, 3), np.uint8), color().astype(np.uint16), color(20)]
+    camera = opened(device, FakeCapture(shots, given=("BGR3", 640, 480, 15.0)))
+    assert [(frame.index, int(frame.data[0, 0, 0])) for frame in (camera.read(), camera.read())] == [(0, 10), (1, 20)]
+    assert camera.broken == 3
+
+
+def test_torn_jpegs_are_left_out_and_counted_although_opencv_would_take_them(device):
+    whole = [to_jpeg(color(value)) for value in (10, 20)]
+    noise = to_jpeg(np.random.default_rng(1).integers(0, 256, (480, 640, 3), np.uint8))
+    middle = len(noise) // 2
+    without_end, with_a_hole = noise[:middle], noise[:middle] + noise[middle + 3000 :]
+    padded = whole[1] + bytes(4096)
+    shots = [whole[0], without_end, with_a_hole, without_end + whole[1], padded]
+    assert cv2.imdecode(np.frombuffer(with_a_hole, np.uint8), cv2.IMREAD_COLOR) is not None
     camera = opened(device, FakeCapture(shots))
     assert [(frame.index, int(frame.data[0, 0, 0])) for frame in (camera.read(), camera.read())] == [(0, 10), (1, 20)]
     assert camera.broken == 3
+
+
+def test_only_formats_that_are_jpeg_are_taken_as_they_come(device):
+    yuyv, mjpg = (FakeCapture([color()], given=(code, 640, 480, 15.0)) for code in ("YUYV", "MJPG"))
+    assert [opened(device, capture).read().data.shape for capture in (yuyv, mjpg)] == [(480, 640, 3)] * 2
+    assert [capture.get(cv2.CAP_PROP_CONVERT_RGB) for capture in (yuyv, mjpg)] == [1.0, 0.0]
 
 
 def test_a_camera_that_sends_only_rubbish_is_lost_after_its_timeout(device, monkeypatch):

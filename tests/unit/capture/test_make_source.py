@@ -9,13 +9,28 @@ import numpy as np
 import pytest
 
 from agent.capture import SOURCES, make_source, prepare_environment, stall_timeout_s
-from agent.config import CameraSource, FileSource, SourceSpec, StreamSource, SyntheticSource
+from agent.config import (
+    CameraSource,
+    ExecSource,
+    FileSource,
+    JetsonSource,
+    MicrophoneSource,
+    PicameraSource,
+    SourceSpec,
+    StreamSource,
+    SyntheticSource,
+)
 
 ONE_OF_EACH = [
     CameraSource(),
     StreamSource(url="rtsp://127.0.0.1/cam"),
     FileSource(path="clip.mp4"),
     SyntheticSource(),
+    ExecSource(command=("cat",)),
+    PicameraSource(),
+    JetsonSource(),
+    MicrophoneSource(),
+    FileSource(path="sound.wav"),
 ]
 
 
@@ -55,8 +70,8 @@ print({'cv2', 'av'} & set(sys.modules))
     assert run_python(code) == "set()"
 
 
-def test_only_cameras_and_streams_can_stall():
-    assert [stall_timeout_s(spec) for spec in ONE_OF_EACH] == [2.0, 5.0, None, None]
+def test_only_live_sources_can_stall():
+    assert [stall_timeout_s(spec) for spec in ONE_OF_EACH] == [2.0, 5.0, None, None, 5.0, 5.0, 5.0, 2.0, None]
 
 
 @pytest.fixture
