@@ -8,7 +8,7 @@ PYTHON_TFLITE ?= $(if $(filter 3.11,$(VERSION)),$(PYTHON),$(shell python3.11 --v
 VENV_TFLITE := .venv/tflite-runtime
 PYTEST_ARGS ?=
 
-.PHONY: demo test check unit soak bench models zoo schemas install uninstall clean help
+.PHONY: demo test check unit soak test-drivers bench models zoo schemas install uninstall clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,13 @@ unit-tflite: $(VENV_TFLITE)/.ready .cache/.ready-test
 
 soak: $(VENV)/.ready-test .cache/.ready-test  ## the long forms of the fault and power-cut tests
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+test-drivers: $(VENV)/.ready-test .cache/drivers/release  ## cameras, sensors, sound on real kernel drivers, in a virtual machine
+	$(BIN)/python -m tests.drivers.vm .cache/drivers $(BIN)/python -m pytest -p no:cacheprovider -p no:hypothesispytest \
+		--basetemp /run/tmp/pytest -v tests/drivers $(PYTEST_ARGS)
+
+.cache/drivers/release: tools/setup/drivers.sh tests/drivers/init
+	tools/setup/drivers.sh .cache/drivers
 
 bench: $(VENV)/.ready-demo models  ## measure this machine
 	$(BIN)/edge-agent bench
