@@ -42,6 +42,8 @@ if TYPE_CHECKING:  # `replay` needs neither
 _CONNECT_TIMEOUT_S = 5.0
 _WINDOWS_KEPT = 16
 """Windows of samples that may wait: unlike pictures, each tells something that no other does."""
+_LOAD_S = 60.0
+"""A source of samples is held up for so long while the model is loaded."""
 _WAIT_S = 1.0
 """The longest that a loop waits before it shows a sign of life."""
 
@@ -188,6 +190,8 @@ class Pipeline:
         if self.metrics.source_state != "running":
             self.metrics.source_state = "running"
             self._services.health.recovered(f"capture.{self.name}")
+        if captured.channels:
+            self.ready.wait(_LOAD_S)  # nobody knows before how long a window is, and a recording would be over
         for frame in self.cut(captured):
             self.metrics.frames_captured += 1
             self.slot.put(frame, places=_WINDOWS_KEPT if frame.channels else 1)
@@ -200,7 +204,7 @@ class Pipeline:
         """
         info = self.active.info
         if not captured.channels or info is None:
-            return [] if captured.channels else [captured]  # without a model nobody knows how long a window is
+            return [] if captured.channels else [captured]
         if info.window is None:
             raise SourceError(f"model {info.name} takes pictures, and the source gives {', '.join(captured.channels)}")
         return self._windows.cut(captured, info.window)

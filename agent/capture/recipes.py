@@ -1,7 +1,7 @@
 """CSI cameras: which program brings their pictures, and how it is called.
 
-MJPEG rather than raw pictures: it finds its way back after a stray line on standard output, which NVIDIA's camera
-library is known for, and has no padding at the ends of lines, which depends on camera and width.
+MJPEG rather than raw pictures: it finds its way back after a stray line that a library prints to standard output, and
+has no padding at the ends of lines, which depends on the program and the width.
 """
 
 import shutil

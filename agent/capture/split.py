@@ -42,7 +42,7 @@ class RawSplitter:
 
 
 class JpegSplitter:
-    """JPEGs, with anything between them: programs have been seen to print greetings on standard output.
+    """JPEGs, with anything between them, such as a greeting that went to standard output.
 
     Walks from segment to segment, so that the end of a thumbnail in the header is not taken for the picture's.
     """

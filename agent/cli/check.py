@@ -28,6 +28,8 @@ from agent.runtime.local import ask
 from agent.values import Frame
 
 MIN_FREE_BYTES = 64 << 20
+_ONE_AT_A_TIME = frozenset({"camera", "serial", "picamera", "jetson", "microphone", "exec"})
+"""Sources that only one program can use, or that should not run twice."""
 _CONNECT_TIMEOUT_S = 10.0
 
 
@@ -65,7 +67,7 @@ def check(config: Config) -> Iterator[Line]:
     running = _daemon_runs(Path(config.outbox.dir))
     for spec in config.pipelines:
         yield _try(f"model {spec.model}", lambda spec=spec: _model(config, spec))  # type: ignore[misc]
-        if running and spec.source.__struct_config__.tag in ("camera", "serial"):
+        if running and spec.source.__struct_config__.tag in _ONE_AT_A_TIME:
             yield Line(f"source {spec.name}", True, "in use by the running daemon; see `edge-agent status`")
         elif isinstance(spec.source, MqttSource):
             yield Line(f"source {spec.name}", True, "not tried: only `edge-agent run` connects to its topics")

@@ -36,6 +36,7 @@ class MjpegCamera:
         max_bytes = 2 * width_px * height_px
         form = layout.pack(_VIDEO_OUTPUT, width_px, height_px, b"MJPG", _FIELD_NONE, 0, max_bytes)
         fcntl.ioctl(self._file, _VIDIOC_S_FMT, form)
+        os.write(self._file, self._jpegs[0])  # only from here on is it a camera
         self._thread.start()
         return self
 

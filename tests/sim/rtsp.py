@@ -37,14 +37,20 @@ class RtspServer:
     Where GStreamer's RTSP server is missing, entering skips the test; with CI=true it fails it.
     """
 
-    def __init__(self, *options: str) -> None:
-        self._options = options
+    def __init__(self, *options: str, clip: Path = CLIP, speed: float = CLIP_SPEED) -> None:
+        self._options, self._clip, self._speed = options, clip, speed
         self._process: subprocess.Popen[str] | None = None
         self.port = 0
 
     @property
     def url(self) -> str:
         return f"rtsp://127.0.0.1:{self.port}/cam"
+
+    @property
+    def process(self) -> "subprocess.Popen[str]":
+        """While it runs; after its first line it may say more on its output."""
+        assert self._process is not None
+        return self._process
 
     def __enter__(self) -> Self:
         if not _usable():
@@ -58,10 +64,10 @@ class RtspServer:
 
     def start(self) -> None:
         """Start the program and wait until it listens."""
-        options = ["--speed", str(CLIP_SPEED), "--port", str(self.port)]
+        options = ["--speed", str(self._speed), "--port", str(self.port)]
         self._process = subprocess.Popen(
             # A test run that is shot must not leave a frozen server behind.
-            ["setpriv", "--pdeathsig", "KILL", _PYTHON, str(_SCRIPT), str(CLIP), *options, *self._options],
+            ["setpriv", "--pdeathsig", "KILL", _PYTHON, str(_SCRIPT), str(self._clip), *options, *self._options],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -38,9 +38,9 @@ def load_clip(path):
 class Live(GstRtspServer.RTSPMediaFactory):
     """What all clients watch together: the clip at its own pace times `speed`, from its start for the first of them."""
 
-    def __init__(self, units, speed):
+    def __init__(self, units, speed, says_when=False):
         super().__init__()
-        self._units, self._speed = units, speed
+        self._units, self._speed, self._says_when = units, speed, says_when
         self.set_shared(True)
         self.set_launch(
             f"( appsrc name=src is-live=true format=time caps={H264} ! h264parse config-interval=-1"
@@ -67,6 +67,8 @@ class Live(GstRtspServer.RTSPMediaFactory):
                 return
             buffer = Gst.Buffer.new_wrapped(data)
             buffer.dts, buffer.pts = (int((loops + stamp) / self._speed) for stamp in (dts, pts))
+            if self._says_when:
+                print("sent", turn, time.monotonic_ns(), flush=True)
             if source.emit("push-buffer", buffer) != Gst.FlowReturn.OK:
                 return
 
@@ -91,10 +93,11 @@ def main():
     parser.add_argument("clip", help="an MP4 with H.264")
     parser.add_argument("--port", default="0", help="default: any free one")
     parser.add_argument("--speed", type=float, default=1.0)
+    parser.add_argument("--says-when", action="store_true", help="print number and monotonic time of each picture sent")
     parser.add_argument("--login", nargs=3, metavar=("USER", "PASSWORD", "METHOD"), help="METHOD: basic or digest")
     options = parser.parse_args()
     Gst.init(None)
-    factory = Live(load_clip(options.clip), options.speed)
+    factory = Live(load_clip(options.clip), options.speed, options.says_when)
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(options.port)

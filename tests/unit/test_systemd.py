@@ -98,10 +98,11 @@ def test_the_kernel_may_be_asked_whether_the_clock_is_synchronised():
     assert "ProtectClock" not in unit()
 
 
-def test_cameras_stay_reachable():
-    assert ("DeviceAllow", "char-video4linux rw") in unit_lines()
+@pytest.mark.parametrize("kind", ["video4linux", "alsa", "ttyUSB", "ttyACM"])
+def test_devices_stay_reachable(kind: str):
+    assert ("DeviceAllow", f"char-{kind} rw") in unit_lines()
     assert "PrivateDevices" not in unit()
-    assert "video" in unit()["SupplementaryGroups"].split()
+    assert {"video", "audio", "dialout"} <= set(unit()["SupplementaryGroups"].split())
 
 
 def test_user_and_groups_of_the_unit_are_made_by_sysusers():
@@ -116,7 +117,7 @@ def test_systemd_understands_the_lists_of_users_and_folders(file: str, program: 
     path = require_program(program, MEND)
     (tmp_path / "etc").mkdir()
     (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nedge-agent:x:990:990::/:/bin/false\n")
-    (tmp_path / "etc/group").write_text("root:x:0:\nvideo:x:44:\nedge-agent:x:990:\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\ndialout:x:20:\naudio:x:29:\nvideo:x:44:\nedge-agent:x:990:\n")
     options = ["--create"] if file == "tmpfiles" else []
     done = finished(path, *options, f"--root={tmp_path}", SYSTEMD / f"edge-agent.{file}")
     assert (done.returncode, done.stderr) == (0, "") if os.geteuid() == 0 else "Unknown" not in done.stderr
