@@ -1,0 +1,85 @@
+"""How well answers fit labels: precision, recall and F1 as scikit-learn defines them, and what people notice."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Answers of yes or no against labels. A share of nothing is 0, as in scikit-learn."""
+
+    true_positives: int
+    false_positives: int
+    false_negatives: int
+    true_negatives: int
+
+    @property
+    def precision(self) -> float:
+        """How many of the yeses are right."""
+        return _share(self.true_positives, self.true_positives + self.false_positives)
+
+    @property
+    def recall(self) -> float:
+        """How many of those labelled yes were found."""
+        return _share(self.true_positives, self.true_positives + self.false_negatives)
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both."""
+        return _share(2 * self.true_positives, 2 * self.true_positives + self.false_positives + self.false_negatives)
+
+
+def count(answers: Sequence[bool], labels: Sequence[bool]) -> Counts:
+    """Compare answers with labels, one by one. Raises ValueError: there are more of one than of the other."""
+    given, wanted = _flags(answers), _flags(labels)
+    if given.shape != wanted.shape:
+        raise ValueError(f"{len(given)} answers for {len(wanted)} labels")
+    return Counts(
+        int((given & wanted).sum()),
+        int((given & ~wanted).sum()),
+        int((~given & wanted).sum()),
+        int((~given & ~wanted).sum()),
+    )
+
+
+def runs(flags: Sequence[bool]) -> list[tuple[int, int]]:
+    """Stretches of True: the first place of each, and the place behind its last."""
+    steps = np.diff(np.concatenate([[0], _flags(flags).astype(np.int8), [0]]))
+    return list(zip(np.flatnonzero(steps > 0).tolist(), np.flatnonzero(steps < 0).tolist(), strict=True))
+
+
+def touched(stretches: Sequence[tuple[int, int]], flags: Sequence[bool]) -> int:
+    """How many of these stretches have a True of `flags` in them."""
+    return sum(any(flags[start:stop]) for start, stop in stretches)
+
+
+def best_threshold(scores: Sequence[float], labels: Sequence[bool]) -> tuple[float, float]:
+    """The threshold over which a score means yes that reaches the highest F1, and this F1.
+
+    It lies in the middle between two scores, so that rounding on another machine does not matter; of equals, the
+    lowest.
+
+    Raises:
+        ValueError: there are not two different scores.
+    """
+    given, wanted = np.asarray(scores, np.float64), _flags(labels)
+    levels = np.unique(given)
+    if len(levels) < 2:
+        raise ValueError("expected two different scores or more")
+    middles = (levels[1:] + levels[:-1]) / 2
+    found = [count((given > middle).tolist(), wanted.tolist()).f1 for middle in middles]
+    best = int(np.argmax(found))
+    return float(middles[best]), found[best]
+
+
+def _flags(values: Sequence[bool]) -> Flags:
+    return np.asarray(values, np.bool_)
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
