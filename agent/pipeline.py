@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
-from agent.capture import Subscribe, make_source, not_connected, stall_timeout_s
+from agent.capture import Subscribe, make_source, not_connected, retry_cap_s, stall_timeout_s
 from agent.capture.reader import Reader
 from agent.capture.windows import Windows
 from agent.config import Pipeline as PipelineSpec
@@ -150,7 +150,8 @@ class Pipeline:
         Raises:
             SourceUnusable: the source can never work as configured.
         """
-        part, health, backoff = f"capture.{self.name}", self._services.health, Backoff(base_s=0.5, cap_s=15.0)
+        part, health = f"capture.{self.name}", self._services.health
+        backoff = Backoff(base_s=0.5, cap_s=retry_cap_s(self.spec.source))
         reader = Reader(functools.partial(make_source, self.spec.source, self._services.subscribe), self._take_in)
         halt = _Halt(lambda: stop.is_set() or not self.enabled, functools.partial(self._services.progress.beat, part))
         while not stop.is_set():

@@ -215,6 +215,11 @@ def stall_timeout_s(spec: SourceSpec) -> float | None:
     return spec.read_timeout_s
 
 
+def retry_cap_s(spec: SourceSpec) -> float:
+    """The longest pause before the source is opened again: one on this device costs nobody else anything."""
+    return 15.0 if isinstance(spec, StreamSource | ModbusSource) else 2.0
+
+
 def prepare_environment(specs: Iterable[SourceSpec]) -> None:
     """Set the environment variables that OpenCV reads when it is imported; call it before that. Set ones stay.
 

@@ -19,6 +19,7 @@ import msgspec
 
 from agent.capture import make_source, prepare_environment, stall_timeout_s
 from agent.capture.reader import Reader
+from agent.capture.windows import Windows
 from agent.cli.common import choose_pipeline, read_config, running_daemon
 from agent.config import Config, Events, Results, Snapshots
 from agent.config import Pipeline as PipelineSpec
@@ -27,7 +28,7 @@ from agent.inference.bundle import Bundle, load_bundle
 from agent.inference.locate import find_bundle
 from agent.inference.worker import warm_up
 from agent.telemetry.device import DeviceReader
-from agent.values import Frame
+from agent.values import Frame, Window
 
 MAX_FRAMES = 60
 """Frames kept in memory: enough that they do not all stay in the processor's cache."""
@@ -43,10 +44,10 @@ def main(args: argparse.Namespace) -> int:
     prepare_environment([spec.source])
     sys.setswitchinterval(1e-4)  # as `run` does
     warm_up()
-    _say(args, f"bench: taking frames from {spec.source.__struct_config__.tag}")
-    frames = take_frames(spec)
     folder = find_bundle(Path(config.models.dir), spec.model)
     bundle = load_bundle(folder, threads=spec.threads, delegate=spec.delegate)
+    _say(args, f"bench: taking frames from {spec.source.__struct_config__.tag}")
+    frames = take_frames(spec, bundle.info.window)
     _say(args, f"bench: {len(frames)} frames; measuring for {args.seconds:g} s")
     with tempfile.TemporaryDirectory(prefix="edge-agent-bench-") as scratch:
         report = measure(_bench_config(config, spec, Path(scratch)), bundle, frames, args.seconds)
@@ -81,14 +82,20 @@ def _bench_config(config: Config, spec: PipelineSpec, folder: Path) -> Config:
     )
 
 
-def take_frames(spec: PipelineSpec) -> list[Frame]:
-    """Some frames of the configured source, decoded.
+def take_frames(spec: PipelineSpec, window: Window | None) -> list[Frame]:
+    """Some frames of the configured source: decoded pictures, or the windows of samples that the model takes.
 
     Raises:
         SourceError: it gives none within its deadlines.
     """
     frames: list[Frame] = []
     enough = threading.Event()
+
+    windows = Windows()
+
+    def take_in(captured: Frame) -> None:
+        for frame in windows.cut(captured, window) if window and captured.channels else [captured]:
+            keep(frame)
 
     def keep(frame: Frame) -> None:
         if len(frames) * frame.data.nbytes < MAX_FRAME_BYTES and len(frames) < MAX_FRAMES:
@@ -99,7 +106,7 @@ def take_frames(spec: PipelineSpec) -> list[Frame]:
     source = spec.source
     if hasattr(source, "realtime"):
         source = msgspec.structs.replace(source, realtime=False)
-    reader = Reader(lambda: make_source(source), keep)
+    reader = Reader(lambda: make_source(source), take_in)
     timer = threading.Timer(10.0, enough.set)
     timer.daemon = True
     timer.start()

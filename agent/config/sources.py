@@ -37,7 +37,7 @@ class CameraSource(Section, frozen=True, tag_field="type", tag="camera"):
     """Frames a second to ask for."""
     format: Annotated[str, Meta(pattern=r"^[A-Z0-9]{4}$")] = "MJPG"
     """Pixel format to ask for, as a FOURCC; most cameras reach their full rate only with MJPG."""
-    read_timeout_s: Seconds = 2.0
+    read_timeout_s: Seconds = 1.5
     """A camera that gives no frame for this long is opened again."""
 
 

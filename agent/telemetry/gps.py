@@ -25,7 +25,13 @@ MAX_LINE_BYTES = 32 << 10
 """gpsd's longest report, the view of the sky, has up to 10 KiB."""
 
 _CONNECT_TIMEOUT_S = 5.0
-_LOOK_S = 0.5
+_MAX_SILENCE_S = 30.0
+"""Or `max_age_s`, if that is shorter: then gpsd is taken for gone."""
+
+_HELD_S = 30.0
+"""A connection that held for so long was good: the next is tried soon. One that ends at once again is not."""
+
+_LOOK_S = 0.25
 """How often the stop event is looked at."""
 
 _MODES: dict[str, Literal[2, 3]] = {"2": 2, "3": 3}
@@ -60,6 +66,7 @@ class GpsReader:
 
     def __init__(self, spec: Gps, health: Health) -> None:
         self._spec, self._health = spec, health
+        self._max_silence_s = min(spec.max_age_s, _MAX_SILENCE_S)
         self._address = f"gpsd at {spec.host}:{spec.port}"
         # Written by `loop` only, each as a whole: readers see the old one or the new one.
         self._fix: _Fix | None = None
@@ -88,13 +95,16 @@ class GpsReader:
         """Body of a thread: read reports, one connection after the other."""
         backoff = Backoff(base_s=0.5, cap_s=15.0)
         while not stop.is_set():
+            began_s = time.monotonic()
             try:
-                self._follow(backoff, stop)
+                self._follow(stop)
             except GpsLost as exc:
                 self._health.lost("gps", str(exc))
+                if time.monotonic() - began_s > _HELD_S:
+                    backoff.reset()
                 stop.wait(backoff.next_s())
 
-    def _follow(self, backoff: Backoff, stop: threading.Event) -> None:
+    def _follow(self, stop: threading.Event) -> None:
         """Raises GpsLost when the connection ends."""
         try:
             with socket.create_connection((self._spec.host, self._spec.port), _CONNECT_TIMEOUT_S) as connection:
@@ -102,15 +112,14 @@ class GpsReader:
                 for line in self._lines(connection, stop):
                     if self._take(_parse(line)):
                         self._health.recovered("gps")
-                        backoff.reset()
         except GpsLost as exc:
             raise GpsLost(f"{self._address} {exc}") from exc
-        except (OSError, UnicodeError) as exc:  # UnicodeError: of a host name that can't be one
+        except (OSError, ValueError) as exc:  # ValueError: of a host name that can't be one
             problem = (getattr(exc, "strerror", None) or str(exc)).lower()
             raise GpsLost(f"{self._address}: {problem}; is it running, and is gps.host right?") from exc
 
     def _lines(self, connection: socket.socket, stop: threading.Event) -> Iterator[bytes]:
-        """Complete lines, until the stop. Raises GpsLost when it is silent for `max_age_s`, also when asked."""
+        """Complete lines, until the stop. Raises GpsLost when it is silent for too long, also when asked."""
         connection.settimeout(_LOOK_S)
         waiting, heard_s, asked = b"", time.monotonic(), False
         while not stop.is_set():
@@ -125,32 +134,31 @@ class GpsReader:
             silent_s = time.monotonic() - heard_s
             if lines:
                 heard_s, asked = time.monotonic(), False
-            elif silent_s > self._spec.max_age_s:
-                raise GpsLost(f"has not answered for {self._spec.max_age_s:g} s")
-            elif silent_s > self._spec.max_age_s / 2 and not asked:
+            elif silent_s > self._max_silence_s:
+                raise GpsLost(f"has not answered for {self._max_silence_s:g} s")
+            elif silent_s > self._max_silence_s / 2 and not asked:
                 connection.sendall(_ARE_YOU_THERE)
                 asked = True
             yield from lines
 
     def _take(self, report: dict[str, Any]) -> bool:
-        """Take in a report; tells whether it shows that gpsd has a receiver. Raises GpsLost when it shows that not."""
+        """Take in a report; tells whether a receiver spoke. Raises GpsLost when it shows that there is none."""
         receiver = report.get("device")
         receiver = receiver if isinstance(receiver, str) else ""
         match report.get("class"):
-            case "DEVICES":
-                if not report.get("devices"):
-                    raise GpsLost("has no receiver; plug it in, or name it in gpsd's options")
+            case "DEVICES" if not report.get("devices"):
+                raise GpsLost("has no receiver; plug it in, or name it in gpsd's options")
             case "DEVICE" if report.get("activated") == 0:
                 raise GpsLost("has lost its receiver")
             case "TPV":
                 self._take_fix(receiver, report)
+                return True
             case "SKY":
                 used = _number(report.get("uSat"), 0, 1000)
                 if used is not UNSET:
                     self._sky = (receiver, time.monotonic(), int(used))
-            case _:
-                return False
-        return True
+                return True
+        return False  # those that are listed may be silent, or gone
 
     def _take_fix(self, receiver: str, report: dict[str, Any]) -> None:
         mode = _MODES.get(str(report.get("mode")))
@@ -177,7 +185,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     """Raises GpsLost when it is no JSON object: what speaks so is not gpsd."""
     try:
         report = msgspec.json.decode(line)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         report = None
     if not isinstance(report, dict):
         raise GpsLost("sends what is no JSON object; is gps.port gpsd's?")

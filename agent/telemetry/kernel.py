@@ -8,7 +8,8 @@ MAX_BYTES = 32 << 10
 MAX_ENTRIES = 64
 """More of a folder is not looked at."""
 
-_MAX_NAME_CHARS = 40
+_MAX_NAME_CHARS = 80
+"""A Jetson calls itself `NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super`."""
 
 
 def read(path: Path) -> str:
@@ -32,7 +33,7 @@ def integer(text: str) -> int | None:
 
 
 def name(path: Path) -> str:
-    """What a file says that something is called: printable ASCII, at most 40 characters, or nothing."""
+    """What a file says that something is called: printable ASCII, at most 80 characters, or nothing."""
     text = read(path)[:_MAX_NAME_CHARS]
     return text if text.isascii() and text.isprintable() else ""
 

@@ -228,15 +228,16 @@ class Trial:
             raise UpdateRefused("memory", f"{peak >> 20} MiB, at most {self._memory_bytes >> 20} MiB are allowed")
 
     def _shadow(self) -> Iterator[None]:
-        """Look at the frames that the model in use has just answered; there are none to look at where this one takes
-        windows of another kind."""
+        """Look at the frames that the model in use has just answered. There are none to look at where no model is in
+        use, or this one takes windows of another kind."""
         wanted, until_s = self._acceptance.shadow_frames, time.monotonic() + self._acceptance.shadow_s
         report, total = self.report, 0.0
         looked_at: dict[str, Seen] = {}
-        while report.shadow_frames < wanted and time.monotonic() < until_s:
-            for live in self._lives:
+        lives = [live for live in self._lives if self._takes_what_is_in_use(live)]
+        while lives and report.shadow_frames < wanted and time.monotonic() < until_s:
+            for live in lives:
                 seen = live.last_seen
-                if seen is not None and looked_at.get(live.name) is not seen and self._takes_what_is_in_use(live):
+                if seen is not None and looked_at.get(live.name) is not seen:
                     looked_at[live.name] = seen
                     answer = self._look(seen.frame.data, live.min_confidence)
                     total += agree(seen.answer.found, answer.found)

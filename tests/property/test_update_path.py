@@ -269,7 +269,12 @@ def walk(folder: Path, kind: str, at: int) -> tuple[Device, Trouble]:
     return device, going
 
 
-@pytest.mark.parametrize("kind", list(ENDS))
+SLOW = pytest.mark.slow
+IN_SHORT = ("good", "bad when live")
+"""The longest ways; those of the others are parts of them."""
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[SLOW] * (kind not in IN_SHORT)) for kind in ENDS])
 def test_killed_before_each_change_it_comes_to_the_same_end(tmp_path: Path, kind: str) -> None:
     for at in itertools.count(1):
         device, going = walk(tmp_path / str(at), kind, at)
@@ -390,7 +395,7 @@ class UpdatePath(RuleBasedStateMachine):
 
 TestUpdatePath = UpdatePath.TestCase
 TestUpdatePath.settings = settings(
-    max_examples=100,
+    max_examples=60,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

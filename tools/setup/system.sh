@@ -10,10 +10,12 @@ need ffmpeg ffmpeg
 need openssl openssl
 need npm npm
 need systemd-analyze systemd
+need gpsd gpsd
 need arecord alsa-utils
 need espeak-ng espeak-ng
 need pulseaudio pulseaudio
 need paplay pulseaudio-utils
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 ls /usr/lib/*/alsa-lib/libasound_module_pcm_pulse.so >/dev/null 2>&1 || missing="$missing libasound2-plugins"
 [ -x /usr/bin/python3 ] && /usr/bin/python3 -c '
 import gi

@@ -71,7 +71,7 @@ print({'cv2', 'av'} & set(sys.modules))
 
 
 def test_only_live_sources_can_stall():
-    assert [stall_timeout_s(spec) for spec in ONE_OF_EACH] == [2.0, 5.0, None, None, 5.0, 5.0, 5.0, 2.0, None]
+    assert [stall_timeout_s(spec) for spec in ONE_OF_EACH] == [1.5, 5.0, None, None, 5.0, 5.0, 5.0, 2.0, None]
 
 
 @pytest.fixture
