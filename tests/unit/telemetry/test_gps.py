@@ -1,12 +1,15 @@
 """Where the device is: reports of a simulated gpsd, of what is none, and of the real one with a real recording."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec import UNSET
 
 from agent.config import Gps
@@ -14,10 +17,31 @@ from agent.runtime.health import Health
 from agent.telemetry.gps import MAX_LINE_BYTES, GpsReader
 from agent.wire.host import Position
 from tests.sim import free_port, wait_until
-from tests.sim.gps import RECEIVER, Gpsfake, SimulatedGpsd, tpv
+from tests.sim.gpsd import DEVICES, FakeGpsd, Gpsd
 
+RECEIVER = DEVICES["devices"][0]["path"]
 SKY = {"class": "SKY", "device": RECEIVER, "nSat": 12, "uSat": 5, "satellites": []}
 OTHER = "/dev/ttyUSB0"
+
+
+def tpv(**fields: Any) -> dict[str, Any]:
+    """A report of time, position and velocity as gpsd 3.22 makes it of a fix with height; None leaves a field out."""
+    report = {
+        "class": "TPV",
+        "device": RECEIVER,
+        "mode": 3,
+        "time": "2026-11-22T09:53:10.801Z",
+        "lat": -27.210713333,
+        "lon": 153.052005,
+        "altHAE": 45.2,
+        "altMSL": 3.0,
+        "alt": 3.0,
+        "track": 307.41,
+        "speed": 1.5,
+        "eph": 12.5,
+        **fields,
+    }
+    return {name: value for name, value in report.items() if value is not None}
 
 
 class Follower:
@@ -80,12 +104,12 @@ def follow() -> Iterator[Callable[..., Follower]]:
 
 
 @pytest.fixture
-def gpsd() -> Iterator[SimulatedGpsd]:
-    with SimulatedGpsd() as running:
+def gpsd() -> Iterator[FakeGpsd]:
+    with FakeGpsd() as running:
         yield running
 
 
-def seen(follower: Follower, gpsd: SimulatedGpsd, report: Any) -> Position | None:
+def seen(follower: Follower, gpsd: FakeGpsd, report: Any) -> Position | None:
     """The position after a fix and then this report; the sky told after each shows that they were read."""
     gpsd.say(tpv(), SKY)
     follower.fix(lambda position: position.satellites_used == 5)
@@ -190,7 +214,7 @@ class TestFix:
         gpsd.say(tpv())
         assert follower.fix().age_s <= 0.8
         follower.no_fix()
-        wait_until(lambda: gpsd.heard.count(b"?VERSION;") >= 2, what="it asks whether gpsd is there")
+        wait_until(lambda: gpsd.received.count(b"?VERSION;") >= 2, what="it asks whether gpsd is there")
         assert not follower.changes
         gpsd.say(tpv(lat=1.0))
         assert follower.fix().lat_deg == 1.0
@@ -224,20 +248,21 @@ class TestLoss:
         follower.lost("is gps.host right?")
         assert "\n" not in follower.reason
 
-    def test_it_dies_and_comes_back(self, gpsd, follow):
-        follower = follow(gpsd.port, max_age_s=1.0)
-        gpsd.say(tpv())
-        follower.fix()
-        gpsd.die()
+    def test_it_dies_and_comes_back(self, follow):
+        """The fix lives on for as long as it is fresh."""
+        with FakeGpsd() as gpsd:
+            follower = follow(gpsd.port, max_age_s=1.0)
+            gpsd.say(tpv())
+            follower.fix()
         follower.lost("gps: gpsd at 127.0.0.1:")
         follower.no_fix()
-        gpsd.start()
-        gpsd.say(tpv(lat=2.0))
-        assert follower.fix().lat_deg == 2.0
-        follower.well()
-        reasons = [" ".join(reasons) for reasons in follower.changes]
-        assert "ended the connection" in reasons[0]
-        assert [bool(reason) for reason in reasons] == [True] * (len(reasons) - 1) + [False]
+        with FakeGpsd(gpsd.port) as gpsd:
+            gpsd.say(tpv(lat=2.0))
+            assert follower.fix().lat_deg == 2.0
+            follower.well()
+        assert "ended the connection" in follower.changes[0][0]
+        losses = [bool(reasons) for reasons in follower.changes]
+        assert losses[: losses.index(False)] == [True] * losses.index(False)
 
     @pytest.mark.parametrize(
         "junk",
@@ -261,57 +286,56 @@ class TestLoss:
         gpsd.say(junk)
         follower.lost("is gps.port gpsd's?")
         assert follower.reader.current() is None
-        wait_until(lambda: gpsd.connections == 2, what="another try")
+        wait_until(lambda: len(gpsd.clients) == 2, what="another try")
         wait_until(lambda: (gpsd.say(tpv()), follower.reader.current())[1], what="a position")
         follower.well()
 
-    def test_silence_even_when_asked(self, gpsd, follow):
-        gpsd.answers, gpsd.greeting = False, []
-        follower = follow(gpsd.port, max_age_s=0.6)
-        follower.lost("has not answered for 0.6 s")
-        assert b"?VERSION;" in gpsd.heard
+    def test_silence_even_when_asked(self, follow):
+        with FakeGpsd(greets=False, answers=False) as gpsd:
+            follower = follow(gpsd.port, max_age_s=0.6)
+            follower.lost("has not answered for 0.6 s")
+            assert b"?VERSION;" in gpsd.received
 
-    def test_half_a_line_now_and_then_is_silence_too(self, gpsd, follow):
-        gpsd.answers = False
-        follower = follow(gpsd.port, max_age_s=0.6)
-        wait_until(lambda: (gpsd.say(b" "), "has not answered" in follower.reason)[1], what="a loss")
+    def test_bytes_that_never_make_a_line_are_silence_too(self, follow):
+        with FakeGpsd(answers=False) as gpsd:
+            follower = follow(gpsd.port, max_age_s=0.6)
+            wait_until(lambda: (gpsd.say(b" "), "has not answered" in follower.reason)[1], what="a loss")
 
-    def test_a_gpsd_without_a_receiver(self, gpsd, follow):
-        gpsd.greeting[1] = {"class": "DEVICES", "devices": []}
-        follower = follow(gpsd.port)
-        follower.lost("has no receiver; plug it in")
+    def test_a_gpsd_without_a_receiver(self, follow):
+        with FakeGpsd(greets=False) as gpsd:
+            follower = follow(gpsd.port)
+            gpsd.say({"class": "DEVICES", "devices": []})
+            follower.lost("has no receiver; plug it in")
 
     def test_a_receiver_that_is_unplugged_and_comes_back(self, gpsd, follow):
         follower = follow(gpsd.port)
         gpsd.say(tpv(), {"class": "DEVICE", "path": RECEIVER, "activated": 0})
         follower.lost("has lost its receiver")
-        wait_until(lambda: gpsd.connections == 2, what="another try")
+        wait_until(lambda: len(gpsd.clients) == 2, what="another try")
         assert follower.reason
         wait_until(lambda: (gpsd.say(tpv(mode=1)), not follower.reason)[1], what="no loss")
 
     def test_a_receiver_that_is_only_listed_is_no_recovery(self, gpsd, follow):
-        """So that a status does not flicker while gpsd starts and ends."""
-        gpsd.greeting += [{"class": "DEVICE", "path": RECEIVER, "activated": 0}]
+        """So that a status does not flicker while each try ends as the one before."""
         follower = follow(gpsd.port)
-        wait_until(lambda: gpsd.connections >= 4, what="some tries")
+        for number in range(1, 5):
+            wait_until(lambda number=number: len(gpsd.clients) >= number, what="another try")
+            gpsd.say({"class": "DEVICE", "path": RECEIVER, "activated": 0})
         assert len(follower.changes) == 1
 
     def test_tries_become_rare_when_each_ends_at_once(self, gpsd, follow):
         """Also when the receiver spoke in each."""
-        gpsd.greeting += [tpv(), b"junk\n"]
-        began_s = time.monotonic()
         follow(gpsd.port)
-        wait_until(lambda: gpsd.connections >= 3, what="some tries")
-        wait_until(lambda: time.monotonic() - began_s > 3, what="a while")
-        assert gpsd.connections < 20
+        began_s = time.monotonic()
+        wait_until(lambda: (gpsd.say(tpv(), b"junk\n"), time.monotonic() - began_s > 3)[1], what="three seconds")
+        assert 2 <= len(gpsd.clients) < 9
 
     @pytest.mark.parametrize("greets", [True, False])
-    def test_stop_ends_it_soon(self, gpsd, follow, greets):
-        if not greets:
-            gpsd.greeting = []
-        follower = follow(gpsd.port)
-        wait_until(lambda: gpsd.connections, what="it is connected")
-        assert follower.end() < 2
+    def test_stop_ends_it_soon(self, follow, greets):
+        with FakeGpsd(greets=greets) as gpsd:
+            follower = follow(gpsd.port)
+            wait_until(lambda: gpsd.clients, what="it is connected")
+            assert follower.end() < 2
         assert not follower.changes
 
     def test_stop_ends_the_wait_for_the_next_try(self, follow):
@@ -320,18 +344,52 @@ class TestLoss:
         assert follower.end() < 2
 
 
+@given(
+    st.fixed_dictionaries(
+        {"class": st.just("TPV")},
+        optional={
+            name: st.floats() | st.integers() | st.text() | st.none() | st.booleans() | st.floats(-90, 90)
+            for name in ("mode", "lat", "lon", "alt", "altMSL", "eph", "epx", "epy", "speed", "track", "device")
+        },
+    ),
+    st.sampled_from([2, 3]),
+)
+def test_whatever_a_report_says_a_position_can_be_one(report, mode):
+    reader = GpsReader(Gps(), Health())
+    reader._take({"mode": mode, "lat": 1.0, "lon": 2.0, **report})
+    position = reader.current()
+    if position is not None:
+        numbers = [value for value in msgspec.structs.astuple(position) if value is not UNSET]
+        assert all(math.isfinite(value) for value in numbers)
+        assert abs(position.lat_deg) <= 90
+        assert abs(position.lon_deg) <= 180
+        assert position.mode in (2, 3)
+
+
 class TestRealGpsd:
-    def test_a_recording_without_a_fix_at_first_and_then_with_height(self, tmp_path: Path, follow):
-        with Gpsfake(tmp_path, sentence_s=0.1) as gpsd:
+    def test_a_real_receiver_finds_its_place_and_loses_it(self, follow):
+        with Gpsd() as gpsd:
+            gpsd.say(has_fix=False)
             follower = follow(gpsd.port, max_age_s=2.0)
             follower.health.lost("gps", "until the receiver has spoken")
             follower.well()
             assert follower.reader.current() is None
-            first = follower.fix()
+            gpsd.say(has_fix=True)
             solid = follower.fix(lambda p: p.mode == 3 and p.satellites_used == 5 and p.error_m is not UNSET)
-            follower.lost("gpsd at 127.0.0.1:")  # the recording ends, and with it the receiver
-        assert (first.lat_deg, first.lon_deg) == pytest.approx((-27.2109, 153.0523), abs=1e-3)
-        assert (solid.lat_deg, solid.lon_deg) == pytest.approx((-27.2107, 153.0520), abs=1e-4)
+            gpsd.say(has_fix=False)
+            follower.no_fix()
+            assert not follower.reason
+            gpsd.kill()
+            follower.lost("gpsd at 127.0.0.1:")
+        assert (solid.lat_deg, solid.lon_deg) == pytest.approx((-27.2107, 153.0520), abs=1e-3)
         assert solid.altitude_m == pytest.approx(3.0, abs=2)
         assert solid.error_m < 1000
-        follower.no_fix()
+
+    def test_one_that_hangs_is_taken_for_gone(self, follow):
+        with Gpsd() as gpsd:
+            gpsd.say(has_fix=True)
+            follower = follow(gpsd.port, max_age_s=1.0)
+            follower.fix()
+            gpsd.freeze()
+            follower.lost("has not answered for 1 s")
+            follower.no_fix()
