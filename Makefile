@@ -8,7 +8,7 @@ PYTHON_TFLITE ?= $(if $(filter 3.11,$(VERSION)),$(PYTHON),$(shell python3.11 --v
 VENV_TFLITE := .venv/tflite-runtime
 PYTEST_ARGS ?=
 
-.PHONY: demo test check unit soak test-drivers bench models zoo schemas install uninstall clean help
+.PHONY: demo test check unit soak test-drivers bench models zoo swing learn schemas install uninstall clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,27 @@ models: $(VENV)/.ready-demo  ## fetch the models of this repository
 
 zoo: $(VENV)/.ready-test  ## build EfficientNet-Lite0 and an int8 SSD for the tests (TensorFlow: 2 GB, 5 minutes)
 	$(BIN)/python tools/build_zoo.py
+
+swing: $(VENV)/.ready-demo  ## train the anomaly model of config.sensors.yaml anew, and measure it (TensorFlow: 2 GB, some minutes)
+	$(BIN)/python tools/fetch_models.py series
+	$(BIN)/python tools/watch_data.py
+	$(BIN)/python tools/train_anomaly.py --example --force
+	$(BIN)/python tools/evaluate.py models/swing --data agent/demo/swing.csv --rate-hz 50 --label-column is_anomaly \
+		--write-metrics --dataset "seglearn's watch: people 8 to 10 of 10 (agent/demo/swing.csv); threshold chosen on people 6 and 7"
+
+MNIST := .cache/data/mnist
+LEARNED := .cache/learn
+learn: $(VENV)/.ready-demo $(MNIST)/index.csv  ## the learning loop on MNIST: train, measure, optimise (TensorFlow: 2 GB; ten minutes)
+	$(BIN)/python tools/build_zoo.py --only-venv
+	$(BIN)/python tools/train.py --data $(MNIST) --out $(LEARNED) --force --name digits-mlp --network mlp --epochs 8
+	$(BIN)/python tools/train.py --data $(MNIST) --out $(LEARNED) --force --name digits-cnn --network cnn --shift-px 1
+	$(BIN)/python tools/optimize.py $(LEARNED)/digits-mlp/1 --data $(MNIST) --force
+	$(BIN)/python tools/optimize.py $(LEARNED)/digits-cnn/1 --data $(MNIST) --force
+	$(BIN)/python tools/evaluate.py $(LEARNED)/digits-cnn --data $(MNIST) --plot $(LEARNED)/confusion.png
+
+$(MNIST)/index.csv: | $(VENV)/.ready-demo
+	$(BIN)/python tools/fetch_models.py digits
+	$(BIN)/python tools/dataset.py mnist --out $(MNIST)
 
 schemas: $(VENV)/.ready-demo  ## write docs/schema/ anew
 	$(BIN)/edge-agent schema --messages docs/schema

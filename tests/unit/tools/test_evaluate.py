@@ -82,7 +82,7 @@ def test_a_models_folder_stands_for_its_current_version(capsys: pytest.CaptureFi
     ("arguments", "message"),
     [
         ([str(OWN / "swing"), "--data", str(HELD_OUT)], "name the labels with --label-column"),
-        ([str(OWN / "digits"), *COMMAND], "no measure for task classify; there are anomaly"),
+        ([str(OWN / "digits"), *COMMAND], "not a directory; tools/dataset.py makes a data set"),
         ([str(OWN / "swung"), *COMMAND], "no model 'swung'"),
         ([str(OWN / "swing"), *COMMAND[2:], "--data", "nowhere.csv"], "nowhere.csv: No such file or directory"),
         ([str(OWN / "swing"), *COMMAND, "--label-column", "label"], "no columns 'label' in the header"),
