@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from agent import __version__
 from agent.cli.common import DEFAULT_CONFIGS
 from agent.errors import AgentError
+from agent.runtime.units import Duration
 
 EPILOG = """\
 exit codes: 0 all well, 1 something failed, 2 configuration, 3 model, 4 a source that can never work
@@ -53,6 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     inspect.add_argument("model", metavar="MODEL.tflite")
     inspect.add_argument("--manifest", metavar="FILE", help="write the manifest here, instead of printing it")
     add("status", "ask the daemon that runs on this host", as_json)
+    results = add("results", "what this device still keeps of what its models said, sent or not (keep_sent)", as_json)
+    results.add_argument("--since", type=_ago, default="1h", metavar="TIME", help="such as 30min, 1h, 7d; default: 1h")
+    results.add_argument("--pipeline", metavar="NAME", help="of this one; default: of all")
     _add_models(
         add("models", "the models on this device: list, verify, activate, rollback; make golden samples", as_json)
     )
@@ -61,6 +65,14 @@ def make_parser() -> argparse.ArgumentParser:
     demo = add("demo", "the whole thing on this machine: embedded broker, bundled clip, real model")
     demo.add_argument("--seconds", type=float, metavar="N", help="end by itself; default: run until Ctrl-C")
     return parser
+
+
+def _ago(text: str) -> float:
+    """Seconds."""
+    try:
+        return Duration.parse(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"{exc}, got {text!r}") from exc
 
 
 def _add_models(models: argparse.ArgumentParser) -> None:

@@ -41,6 +41,7 @@ from agent.mqtt.feeds import Feeds
 from agent.mqtt.inbox import Inbound, Inbox, Router
 from agent.mqtt.link import Link
 from agent.outbox.chain import Gap as EvictedGap
+from agent.outbox.delivery import BrokerDelivery, CollectorDelivery
 from agent.outbox.store import open_outbox
 from agent.pipeline import Pipeline, Services, publish_loop
 from agent.runtime.clock import Clock, rfc3339
@@ -101,6 +102,12 @@ class Daemon:
             max_age_s=config.outbox.max_age,
             durability=config.outbox.durability,
             gap_message=self._gap_message,
+            keep_bytes=config.outbox.keep_sent,
+        )
+        self._by_collector = (
+            CollectorDelivery(self._outbox, config.outbox.resend_after, self._health)
+            if config.outbox.trim == "collector"
+            else None
         )
         tidy_up(Path(config.outbox.dir))
         self._snapshots = SnapshotMaker(
@@ -119,14 +126,16 @@ class Daemon:
         self._updates.attach(self._pipelines.values(), self._safe_mode.leave)
 
     def _make_link(self) -> Link:
+        acks = [self._topics.ack()] if self._by_collector else []
         return Link(
             self.config.mqtt,
             self._stamp.device,
             will=self._status_message("offline"),
             birth=self._status_message,
             topic_filters=self._topics.command_filters(self.config.device.groups),
-            retained_filters=release_topics(self.config, self._topics),
+            retained_filters=[*release_topics(self.config, self._topics), *acks],
             inbox=Router(self._inbox, self._topics.command_of, self._take_in),
+            broker_keeps=self._by_collector is None,
         )
 
     def _make_pipelines(self) -> dict[str, Pipeline]:
@@ -193,7 +202,7 @@ class Daemon:
         )
         publish = functools.partial(
             publish_loop,
-            self._outbox,
+            self._by_collector or BrokerDelivery(self._outbox),
             self._link,
             self._health,
             self._progress,
@@ -258,7 +267,9 @@ class Daemon:
         return OutboundMessage(self._topics.status(), encode(status), in_chain=False, retain=True)
 
     def _take_in(self, message: Inbound) -> None:
-        if not self._feeds.put(message):
+        if self._by_collector and message.topic == self._topics.ack():
+            self._by_collector.take_in(message.payload)
+        elif not self._feeds.put(message):
             self._updates.take_in(message)
 
     def _allow_inference(self, allowed: bool) -> None:

@@ -37,7 +37,7 @@ from agent.wire.topics import Topics
 
 if TYPE_CHECKING:  # `replay` needs neither
     from agent.mqtt.link import Link
-    from agent.outbox.store import Outbox
+    from agent.outbox.delivery import Delivery
 
 _CONNECT_TIMEOUT_S = 5.0
 _WINDOWS_KEPT = 16
@@ -306,21 +306,21 @@ class Pipeline:
 
 
 def publish_loop(
-    outbox: "Outbox",
+    delivery: "Delivery",
     link: "Link",
     health: Health,
     progress: Progress,
     last_words: Callable[[], OutboundMessage],
     stop: threading.Event,
 ) -> None:
-    """Send what the outbox holds, in order, one connection after the other; a message is done with at its PUBACK."""
+    """Send what the outbox holds, in order, one connection after the other."""
     backoff = Backoff(base_s=0.5, cap_s=60.0)
     while not stop.is_set():
         progress.beat("publish")
         try:
             link.connect(_CONNECT_TIMEOUT_S)
             health.recovered("mqtt")
-            _send_all(outbox, link, progress, backoff, stop)
+            _send_all(delivery, link, progress, backoff, stop)
         except LinkDown as exc:
             health.lost("mqtt", str(exc))
             link.close(None, 2.0)
@@ -328,18 +328,17 @@ def publish_loop(
     link.close(last_words(), 3.0)
 
 
-def _send_all(outbox: "Outbox", link: "Link", progress: Progress, backoff: Backoff, stop: threading.Event) -> None:
+def _send_all(delivery: "Delivery", link: "Link", progress: Progress, backoff: Backoff, stop: threading.Event) -> None:
     """Raises LinkDown when the connection ends."""
     from agent.mqtt.link import BATCH_BYTES
 
-    sent = outbox.acked
+    delivery.begin()
     while not stop.is_set():
         progress.beat("publish")
         link.pump()
         for message_id in link.take_acks():
-            outbox.ack(message_id)
+            delivery.taken(message_id)
             backoff.reset()  # a broker is well when it takes messages, not already when it says hello
-        for message in outbox.next(sent, link.room(), BATCH_BYTES):
+        for message in delivery.next(link.room(), BATCH_BYTES):
             link.send(message)
-            sent = message.id
         link.wait(_WAIT_S)

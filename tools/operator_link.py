@@ -75,11 +75,14 @@ def connect(args: argparse.Namespace, say: Callable[[str], object]) -> "Operator
 class OperatorLink:
     """One login, over as many connections as it takes."""
 
-    def __init__(self, login: Login, prefix: str, say: Callable[[str], object]) -> None:
+    def __init__(
+        self, login: Login, prefix: str, say: Callable[[str], object], session: tuple[str, int] | None = None
+    ) -> None:
+        """`session`: a client id, and for how many seconds the broker keeps what comes while it is away."""
         self.say = say
         self.outage_s = OUTAGE_S
         """How long the broker may be away."""
-        self._login, self._prefix = login, prefix
+        self._login, self._prefix, self._session = login, prefix, session
         self._unconfirmed: dict[int, _Message] = {}
         self._refused: tuple[str, str] | None = None
         self._filters: Sequence[str] = ()
@@ -240,8 +243,11 @@ class OperatorLink:
         self._connack, self._ended = None, "it closed the connection"
         self._window, self._max_packet_bytes = WINDOW, 268_435_455  # section 2.1.4
         self._client = self._make_client()
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        properties.SessionExpiryInterval = self._session[1] if self._session else 0
+        clean_start = self._session is None
         try:
-            self._client.connect(login.host, login.port, KEEPALIVE_S, clean_start=True)
+            self._client.connect(login.host, login.port, KEEPALIVE_S, clean_start=clean_start, properties=properties)
             answer = self._wait_for_connack(time.monotonic() + CONNECT_TIMEOUT_S)
         except (OSError, ValueError) as exc:
             raise _Away(dial_failed(exc, login)) from exc
@@ -257,7 +263,7 @@ class OperatorLink:
     def _make_client(self) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
-            client_id=f"operator-{secrets.token_hex(6)}",
+            client_id=self._session[0] if self._session else f"operator-{secrets.token_hex(6)}",
             protocol=MQTTProtocolVersion.MQTTv5,
             reconnect_on_failure=False,
         )

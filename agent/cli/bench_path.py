@@ -13,6 +13,7 @@ from agent.inference.locate import find_bundle
 from agent.inference.protocol import Answer
 from agent.mqtt.inbox import Inbox
 from agent.mqtt.link import Link
+from agent.outbox.delivery import BrokerDelivery
 from agent.outbox.store import Outbox, open_outbox
 from agent.pipeline import Pipeline, Services, measured, publish_loop
 from agent.runtime.clock import Clock
@@ -89,12 +90,13 @@ class FramePath:
         bye = OutboundMessage(topics.status(), b"", in_chain=False, retain=True)
         self._link = Link(config.mqtt, topics.device, will=bye, birth=lambda: bye, topic_filters=[], inbox=Inbox())
         self._outbox.on_put = self._link.wake
+        delivery = BrokerDelivery(self._outbox)
         self._threads = [
             threading.Thread(target=self._pipeline.infer_loop, args=(self._stop,), daemon=True),
             threading.Thread(target=self._outbox.sync_loop, args=(self._stop,), daemon=True),
             threading.Thread(
                 target=publish_loop,
-                args=(self._outbox, self._link, services.health, services.progress, lambda: bye, self._stop),
+                args=(delivery, self._link, services.health, services.progress, lambda: bye, self._stop),
                 daemon=True,
             ),
         ]

@@ -229,12 +229,16 @@ class Outbox(Section, frozen=True):
     """Older ones are dropped likewise."""
     durability: Literal["balanced", "power"] = "balanced"
     """`power`: on the disk before accepted, so a power cut loses nothing; `balanced`: at most the last second."""
-    trim: Literal["broker"] = "broker"
-    """A message is done with when the broker has acknowledged it."""
-    keep_sent: Literal[0] = 0
-    """Sent messages are not kept."""
+    trim: Literal["broker", "collector"] = "broker"
+    """Who says that a message is done with: the broker, which may forget it, or a collector, which has stored it."""
+    resend_after: Duration = msgspec.field(default_factory=lambda: Duration(30))
+    """With trim: collector, what it has not acknowledged for so long is sent again."""
+    keep_sent: ByteSize = msgspec.field(default_factory=lambda: ByteSize(0))
+    """So much of what is done with is kept for `edge-agent results`, beside max_bytes."""
 
     def __post_init__(self) -> None:
+        if self.resend_after < 1:
+            raise ValueError("resend_after: expected at least 1s")
         if self.max_bytes < MIN_OUTBOX_BYTES:
             raise ValueError(f"max_bytes: expected at least 1MiB, got {int(self.max_bytes)} bytes")
 
@@ -256,7 +260,7 @@ class Gps(Section, frozen=True):
     port: Port = 2947
     """Its port."""
     max_age_s: Annotated[float, Meta(ge=1.0, le=3600.0)] = 10.0
-    """An older position is no longer told; after so long without a sign of life, gpsd is connected to again."""
+    """An older position is no longer told."""
 
 
 class Log(Section, frozen=True):

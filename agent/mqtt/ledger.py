@@ -72,6 +72,10 @@ class Ledger:
         self._ready.clear()
         self._took_any = False
 
+    def forget(self) -> None:
+        """Whatever the broker had acknowledged is sent again when it is offered again."""
+        self._had.clear()
+
     def end(self) -> None:
         """The connection is gone. What the broker had acknowledged out of order is remembered, not sent again."""
         self._ready += self._prefix()

@@ -49,15 +49,18 @@ class Link:
         topic_filters: Sequence[str],
         inbox: Receiver,
         retained_filters: Sequence[str] = (),
+        broker_keeps: bool = True,
     ) -> None:
         """`birth` makes the message that each connection begins with; its topic is the will's.
 
         What lies on the broker is wanted of `retained_filters`, at each connection; not of `topic_filters`: a command
-        that lies there is a mistake.
+        that lies there is a mistake. `broker_keeps`: what a broker has acknowledged need not be sent over the next
+        connection.
         """
         self._config, self._client_id = config, client_id
         self._will, self._birth = will, birth
         self._filters, self._retained_filters, self._inbox = topic_filters, retained_filters, inbox
+        self._broker_keeps = broker_keeps
         self._retained_asked = False
         self._retained_from_s = 0.0
         self._wants = Wants()
@@ -143,6 +146,8 @@ class Link:
             raise
         self._clean_start = False
         self._ledger.begin()
+        if not self._broker_keeps:
+            self._ledger.forget()
         self._wants.begin()  # before `connects` tells whoever wants something to ask again
         self.denied.clear()
         self._retained_asked = False

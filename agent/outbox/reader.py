@@ -99,7 +99,6 @@ class Reader:
         if id_ not in self._gaps:
             message = self._gap_message(hole.gap())
             payload = splice(message.payload, id_, hole.prev.id)
-            self._gaps[id_] = StoredMessage(
-                id_, message.topic, payload, message.retain, message.content_type, message.user_properties
-            )
+            rest = message.retain, message.content_type, message.user_properties
+            self._gaps[id_] = StoredMessage(id_, message.topic, payload, *rest, in_chain=True)
         return self._gaps[id_], hole.to

@@ -38,6 +38,8 @@ class StoredMessage(NamedTuple):
     retain: bool
     content_type: str
     user_properties: tuple[tuple[str, str], ...]
+    in_chain: bool
+    """It carries `seq`, which is its id."""
 
 
 class Record(NamedTuple):
@@ -64,7 +66,8 @@ class Record(NamedTuple):
     def message(self) -> StoredMessage:
         """Raises msgspec.DecodeError when the header is not of this version."""
         topic, content_type, user_properties = _decode_header(self.header)
-        return StoredMessage(self.id, topic, self.payload, bool(self.flags & _RETAIN), content_type, user_properties)
+        retain, in_chain = bool(self.flags & _RETAIN), bool(self.flags & _CHAINED)
+        return StoredMessage(self.id, topic, self.payload, retain, content_type, user_properties, in_chain)
 
 
 def encode_record(id_: int, before: Point, at: Instant, message: OutboundMessage, payload: bytes) -> bytes:

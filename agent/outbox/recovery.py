@@ -15,6 +15,7 @@ from agent.outbox.ages import Instant
 from agent.outbox.chain import Point
 from agent.outbox.epoch import begin_epoch, load_epoch
 from agent.outbox.segment import Segment, SegmentLog, load_segment, segment_files
+from agent.outbox.sent import SentFiles
 from agent.runtime.files import fsync_dir
 
 _FILE_IN_THE_WAY = "name a folder, or move the file away"
@@ -46,7 +47,7 @@ class Found(NamedTuple):
     """Damaged places in the files."""
 
 
-def recover(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, *, allocate: bool) -> Found:
+def recover(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, allocate: bool, keep_bytes: int) -> Found:
     """Open everything in the folder; `opened` closes it.
 
     Raises:
@@ -54,7 +55,7 @@ def recover(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, *,
     """
     try:
         _lock(folder, opened)
-        return _read(folder, opened, max_span_s, now, allocate=allocate)
+        return _read(folder, opened, max_span_s, now, allocate, keep_bytes)
     except BlockingIOError as exc:
         raise OutboxError(f"outbox.dir: {folder} is used by another agent; stop it, or name another folder") from exc
     except OSError as exc:
@@ -71,7 +72,7 @@ def _lock(folder: Path, opened: ExitStack) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, *, allocate: bool) -> Found:
+def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, allocate: bool, keep_bytes: int) -> Found:
     ackfile = AckFile(folder / "ack")
     opened.callback(ackfile.close)
     segments, damaged = _load_segments(folder, now)
@@ -84,7 +85,7 @@ def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, *, a
     fsync_dir(folder)
     if damaged:
         log.warning("outbox.damaged", folder=str(folder), places=damaged)
-    found = SegmentLog(folder, segments, max_span_s, allocate=allocate)
+    found = SegmentLog(folder, segments, max_span_s, allocate=allocate, sent=SentFiles(folder, keep_bytes))
     opened.callback(found.close)
     found.trim(state.done)
     return Found(ackfile, state, found, last, tail, damaged)

@@ -6,6 +6,7 @@ import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from agent.outbox.ages import Instant
 from agent.outbox.chain import Point
@@ -137,10 +138,22 @@ def sync_files(segments: list[Segment]) -> None:
             os.close(fd)
 
 
+class Keeper(Protocol):
+    """Where segments go that are done with."""
+
+    def keep(self, path: Path, size: int) -> bool:
+        """Take a file over; false when it is to be unlinked."""
+
+    def clear(self) -> bool:
+        """Give all of them up for their space; false when there were none."""
+
+
 class SegmentLog:
     """The segments of a folder, oldest first, and the file that is written to. The owner locks."""
 
-    def __init__(self, folder: Path, segments: list[Segment], max_span_s: float, *, allocate: bool) -> None:
+    def __init__(
+        self, folder: Path, segments: list[Segment], max_span_s: float, *, allocate: bool, sent: Keeper
+    ) -> None:
         """`allocate`: every record will be synced. Files get their space at once, so that a sync writes data only."""
         self.segments = deque(segments)
         self.bytes = sum(segment.size for segment in segments)
@@ -149,6 +162,7 @@ class SegmentLog:
         self._folder = folder
         self._max_span_s = max_span_s
         self._allocate = allocate
+        self.sent = sent
         self._active: Segment | None = None
         self._fd = -1
 
@@ -204,11 +218,11 @@ class SegmentLog:
         while self.segments and self.segments[0].last <= done:
             if self.segments[0] is self._active and (self._allocate or self._active.size < SEGMENT_BYTES // 4):
                 break
-            self.drop(self.segments[0])
+            self.drop(self.segments[0], keep=True)
         return len(self.segments) < before
 
-    def drop(self, segment: Segment) -> None:
-        """Unlink a segment, whatever is in it.
+    def drop(self, segment: Segment, *, keep: bool = False) -> None:
+        """Unlink a segment, whatever is in it; `keep`: or hand it over to who keeps what was sent.
 
         Emptying the file to use it again would write more: ext4 flushes on close what was cut to nothing before, and
         an inode that stays dirty is written back after half a minute with all that is in it then.
@@ -217,6 +231,8 @@ class SegmentLog:
             self.close()
         self.segments.remove(segment)
         self.bytes -= segment.size
+        if keep and self.sent.keep(segment.path, segment.size):
+            return
         with contextlib.suppress(OSError):  # gone already; or it can't be, and then the next start drops it
             segment.path.unlink()
 

@@ -68,6 +68,7 @@ def open_outbox(
     max_age_s: float,
     durability: Durability,
     gap_message: Callable[[Gap], OutboundMessage],
+    keep_bytes: int = 0,
     now: Callable[[], Instant] = read_clocks,
 ) -> "Outbox":
     """Open the outbox in a folder, which is made if it is not there. Starts no thread.
@@ -79,13 +80,14 @@ def open_outbox(
         durability: what `put` waits for.
         gap_message: makes the message that announces a gap: its payload is a JSON object without `seq` and `prev`.
             It is called with locks held.
+        keep_bytes: so much of what is done with stays in the folder, as `{first id}.sent`, beside `max_bytes`.
         now: reads the clocks.
 
     Raises:
         OutboxError: one line that names the path, the key, and the mend.
     """
     with ExitStack() as opened:
-        found = recover(folder, opened, max_age_s / _AGE_STEPS, now(), allocate=durability == "power")
+        found = recover(folder, opened, max_age_s / _AGE_STEPS, now(), durability == "power", keep_bytes)
         return Outbox(folder, found, max_bytes, max_age_s, durability, gap_message, now, opened.pop_all())
 
 
@@ -174,10 +176,18 @@ class Outbox:
         try:
             self._log.append(data, id_, before, after, at)
         except OSError as exc:
-            if exc.errno not in _FULL or not self._log.segments:
+            if exc.errno not in _FULL or not self._make_room():
                 raise
-            self._evict("disk_full")
             self._log.append(data, id_, before, after, at)
+
+    def _make_room(self) -> bool:
+        """On a full disk: give up what was sent, or else the oldest segment; false when there is neither."""
+        if self._log.sent.clear():
+            return True
+        if not self._log.segments:
+            return False
+        self._evict("disk_full")
+        return True
 
     def _error(self, exc: OSError) -> OutboxError:
         return OutboxError(f"outbox.dir: {self._folder}: {(exc.strerror or str(exc)).lower()}")

@@ -282,6 +282,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """For `model-activate`, which only works on the device itself."""
 
 
+class Ack(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="edge.ack/1"):
+    """What a collector says to a device; retained. Used when `outbox.trim` is `collector`."""
+
+    seq: Seq
+    """Everything up to this one is stored, and nothing before it is missing."""
+
+
 MESSAGES: dict[str, type[msgspec.Struct]] = {
     "result": Result,
     "event": Event,
@@ -291,6 +298,7 @@ MESSAGES: dict[str, type[msgspec.Struct]] = {
     "status": Status,
     "reply": Reply,
     "command": Command,
+    "ack": Ack,
 }
 
 

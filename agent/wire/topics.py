@@ -30,6 +30,10 @@ class Topics:
     def gap(self) -> str:
         return f"{self.branch}/gap"
 
+    def ack(self) -> str:
+        """Where a collector says how far it has stored what the device sent."""
+        return f"{self.branch}/ack"
+
     def results(self, pipeline: str) -> str:
         return f"{self.branch}/results/{pipeline}"
 

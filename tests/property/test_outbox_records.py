@@ -33,8 +33,8 @@ def records(data: bytes) -> list[tuple[int, OutboundMessage]]:
         record, begin, end = one
         assert at <= begin < end
         at = end
-        _, topic, payload, retain, content_type, properties = record.message()
-        chained = record.after != record.before
+        _, topic, payload, retain, content_type, properties, chained = record.message()
+        assert chained == (record.after != record.before)
         found.append((record.id, OutboundMessage(topic, payload, chained, retain, content_type, properties)))
     return found
 

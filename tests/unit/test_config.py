@@ -93,6 +93,7 @@ class TestErrors:
             (SMALLEST + "mqtt: {port: 1}\nmqtt: {port: 2}\n", "config.yaml:3: key 'mqtt' is there twice"),
             (SMALLEST + "outbox: {max_bytes: lots}\n", "outbox.max_bytes: expected a size such as 256MiB, got 'lots'"),
             (SMALLEST + "outbox: {max_age: 7 weeks}\n", "outbox.max_age: expected a duration such as"),
+            (SMALLEST + "outbox: {resend_after: 0s}\n", "outbox: resend_after: expected at least 1s, got {"),
             (SMALLEST + "mqtt: {tls: {cert_file: a}}\n", "mqtt.tls: cert_file and key_file: expected both or neither"),
             (SMALLEST + "telemetry: [1]\n", "telemetry: expected object"),
             ("device: {id: a}\n", "pipelines: this key is missing"),

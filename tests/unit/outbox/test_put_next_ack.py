@@ -38,7 +38,7 @@ class TestPut:
         sent = OutboundMessage("a/b", b"\xff\x00}", False, True, "image/jpeg", properties)
         id_ = box.put(sent)
 
-        assert [(id_, "a/b", b"\xff\x00}", True, "image/jpeg", properties)] == box.next(0, 10, 1000)
+        assert [(id_, "a/b", b"\xff\x00}", True, "image/jpeg", properties, False)] == box.next(0, 10, 1000)
         box.close()
 
     def test_a_message_out_of_the_chain_takes_an_id_and_is_skipped_by_the_chain(self, folder: Path) -> None:

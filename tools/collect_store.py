@@ -1,0 +1,251 @@
+"""Where a collector stores: SQLite or PostgreSQL, the same tables and the same statements in both.
+
+A batch is one transaction: the messages, and how far each device's chain is whole. Only when it is on the disk may it
+be acknowledged. Several collectors may write to one store: who is second waits for the first, and sees what it stored.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from tools.collect_messages import GAP, Numbered, Picture
+from tools.operator_login import OperatorError, UsageError
+
+GIVEN_UP_AFTER = 5
+"""A device that has sent what lies behind a hole so many times, and not what is missing, does not have it."""
+LOCKED_S = 30.0
+"""How long one collector waits for another."""
+_STEP = 256
+
+_TABLES = (
+    """CREATE TABLE IF NOT EXISTS messages (n {counter}, device TEXT NOT NULL,
+       seq BIGINT NOT NULL, prev BIGINT NOT NULL, topic TEXT NOT NULL, kind TEXT NOT NULL,
+       time TEXT NOT NULL, jumps INTEGER NOT NULL, payload TEXT NOT NULL, UNIQUE (device, seq))""",
+    "CREATE INDEX IF NOT EXISTS jumps ON messages (device, seq) WHERE jumps = 1",
+    """CREATE TABLE IF NOT EXISTS pictures (device TEXT NOT NULL, topic TEXT NOT NULL, event_id TEXT NOT NULL,
+       captured_at TEXT NOT NULL, jpeg {bytes} NOT NULL, UNIQUE (device, topic, event_id))""",
+    "CREATE TABLE IF NOT EXISTS devices (device TEXT PRIMARY KEY, whole_to BIGINT NOT NULL)",
+)
+
+_INSERT = """INSERT INTO messages (device, seq, prev, topic, kind, time, jumps, payload)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
+
+
+class Database(Protocol):
+    """What sqlite3 and psycopg have in common."""
+
+    def execute(self, statement: str, values: Sequence[Any] = ..., /) -> Any: ...
+    def close(self) -> None: ...
+
+
+@dataclass
+class Stored:
+    """What became of a batch."""
+
+    new: int = 0
+    duplicates: int = 0
+    whole_to: dict[str, int] = field(default_factory=dict)
+    """By device: up to here nothing is missing. For every device in the batch."""
+    gaps: list[Numbered] = field(default_factory=list)
+    """That were announced."""
+    given_up: list[tuple[str, int, int]] = field(default_factory=list)
+    """Device, and the numbers that its chain lacks between: it does not have them any more, and announced nothing."""
+
+
+def open_store(url: str) -> "Store":
+    """`sqlite:FILE`, or `postgresql://[user@]host/name`. Makes the tables that are not there.
+
+    Raises:
+        UsageError: no such kind of store, or its library is not installed.
+        OperatorError: it can't be opened; one line that says why.
+    """
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite" and url.removeprefix("sqlite:").lstrip("/"):
+        return Store(_open_sqlite(url.removeprefix("sqlite:")), "?", "INTEGER PRIMARY KEY", "BLOB", sqlite3.Error)
+    if scheme in ("postgresql", "postgres"):
+        return _open_postgresql(url)
+    raise UsageError(f"--store {url}: expected sqlite:FILE or postgresql://[user@]host/name")
+
+
+def _open_sqlite(path: str) -> sqlite3.Connection:
+    try:
+        connection = sqlite3.connect(Path(path), timeout=LOCKED_S, isolation_level=None)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+    except sqlite3.Error as exc:
+        raise OperatorError(f"--store sqlite:{path}: {exc}") from exc
+    return connection
+
+
+def _open_postgresql(url: str) -> "Store":
+    try:
+        import psycopg  # noqa: PLC0415 - only who wants it has it
+    except ImportError as exc:
+        raise UsageError("--store postgresql: pip install 'edge-agent[postgresql]'") from exc
+    counter = "BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY"
+    try:
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=15)
+        connection.execute("SET synchronous_commit = on")
+        connection.execute(f"SET lock_timeout = '{LOCKED_S:g}s'")
+    except psycopg.Error as exc:  # its text names the host, never the password
+        raise OperatorError(f"--store: {str(exc).splitlines()[0]}") from exc
+    return Store(connection, "%s", counter, "BYTEA", psycopg.Error)
+
+
+class Store:
+    """One connection to a database. Made by `open_store`; close it."""
+
+    def __init__(self, database: Database, mark: str, counter: str, bytes_type: str, error: type[Exception]) -> None:
+        self._database, self._mark, self._error = database, mark, error
+        self._repeats: dict[str, tuple[int, int]] = {}  # by device: the message behind its hole, and how often it came
+        with self._transaction():
+            for table in _TABLES:
+                self._run(table.format(counter=counter, bytes=bytes_type))
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._database.close()
+
+    def put(self, messages: Iterable[Numbered | Picture], floors: Mapping[str, int]) -> Stored:
+        """Store a batch; it is on the disk when this returns.
+
+        Args:
+            messages: in the order they came.
+            floors: by device, what collectors had acknowledged before; for devices that the store does not know.
+
+        Raises:
+            OperatorError: the database failed; nothing of the batch is stored.
+        """
+        stored = Stored()
+        again: list[Numbered] = []
+        with self._transaction():
+            for message in messages:
+                if isinstance(message, Picture):
+                    self._put_picture(message)
+                elif self._put_message(message):
+                    stored.new += 1
+                    stored.gaps += [message] * message.is_gap
+                else:
+                    stored.duplicates += 1
+                    again += [message] * (not message.repeated)
+                if isinstance(message, Numbered):
+                    stored.whole_to[message.device] = 0
+            for device in sorted(stored.whole_to):  # in one order, so that two collectors can't wait for each other
+                stored.whole_to[device] = self._advance(device, floors.get(device, 0), again, stored)
+        return stored
+
+    def devices(self) -> list[str]:
+        """Whoever sent anything.
+
+        Raises:
+            OperatorError: the database failed.
+        """
+        return [device for (device,) in self._read("SELECT device FROM devices ORDER BY device")]
+
+    def chain(self, device: str) -> Iterator[tuple[int, int, bool]]:
+        """`seq`, `prev` and whether it may jump (see `Numbered`), of each message in the order of `seq`.
+
+        Raises:
+            OperatorError: the database failed.
+        """
+        yield from self._read("SELECT seq, prev, jumps FROM messages WHERE device = ? ORDER BY seq", device)
+
+    def gaps(self, device: str) -> list[str]:
+        """Payloads of the gaps that a device announced.
+
+        Raises:
+            OperatorError: the database failed.
+        """
+        gaps = "SELECT payload FROM messages WHERE device = ? AND jumps = 1 AND kind LIKE ? ORDER BY seq"
+        return [payload for (payload,) in self._read(gaps, device, f"{GAP}%")]
+
+    def late(self) -> dict[str, int]:
+        """By device, how many messages came for the first time behind one with a higher number.
+
+        Raises:
+            OperatorError: the database failed.
+        """
+        before = "max(seq) OVER (PARTITION BY device ORDER BY n ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
+        inner = f"SELECT device, seq, {before} AS highest FROM messages"  # noqa: S608 - no value of anybody's in it
+        return dict(self._read(f"SELECT device, count(*) FROM ({inner}) AS o WHERE seq < highest GROUP BY device"))  # noqa: S608
+
+    # --- inside ---------------------------------------------------------------------------------------------------
+
+    def _run(self, statement: str, *values: object) -> Any:
+        return self._database.execute(statement.replace("?", self._mark), values)
+
+    def _read(self, statement: str, *values: object) -> Iterator[Any]:
+        try:
+            yield from self._run(statement, *values)
+        except self._error as exc:
+            raise _failed(exc) from exc
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        try:
+            self._run("BEGIN IMMEDIATE" if self._mark == "?" else "BEGIN")
+            yield
+            self._run("COMMIT")
+        except self._error as exc:
+            raise _failed(exc) from exc
+
+    def _put_message(self, m: Numbered) -> bool:
+        """False when it is there already."""
+        values = m.device, m.seq, m.prev, m.topic, m.kind, m.time, int(m.jumps), m.payload
+        return bool(self._run(_INSERT, *values).rowcount)
+
+    def _put_picture(self, picture: Picture) -> None:
+        values = picture.device, picture.topic, picture.event_id, picture.captured_at, picture.jpeg
+        self._run("INSERT INTO pictures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", *values)
+
+    def _advance(self, device: str, floor: int, again: list[Numbered], stored: Stored) -> int:
+        """Follow the chain from where it was whole to, and remember how far that is now."""
+        self._run("INSERT INTO devices VALUES (?, ?) ON CONFLICT DO NOTHING", device, floor)
+        # Also a lock on the device: what another collector has just stored is to be seen from here on.
+        self._run("UPDATE devices SET whole_to = whole_to WHERE device = ?", device)
+        (before,) = self._run("SELECT whole_to FROM devices WHERE device = ?", device).fetchone()
+        whole_to, behind = self._follow(device, before)
+        if behind is not None and self._is_given_up(device, behind, again):
+            stored.given_up.append((device, whole_to, behind[1]))
+            whole_to, _ = self._follow(device, behind[1])
+        if whole_to > before:
+            self._run("UPDATE devices SET whole_to = ? WHERE device = ?", whole_to, device)
+        return whole_to
+
+    def _follow(self, device: str, whole_to: int) -> tuple[int, tuple[int, int] | None]:
+        """How far nothing is missing from `whole_to` on, and `seq` and `prev` of what lies behind a hole there.
+
+        A message says that there is nothing between its `prev` and itself. So it is next where `prev` is not behind
+        what we have; nearly always it is the same.
+        """
+        rows = "SELECT seq, prev FROM messages WHERE device = ? AND seq > ? ORDER BY seq LIMIT ?"
+        over = "SELECT max(seq) FROM messages WHERE device = ? AND jumps = 1 AND seq > ? AND prev <= ?"
+        while True:
+            found = self._run(rows, device, whole_to, _STEP).fetchall()
+            before = whole_to
+            for seq, prev in found:
+                if prev > whole_to:
+                    break
+                whole_to = seq
+            if whole_to > before:
+                continue
+            (jump,) = self._run(over, device, whole_to, whole_to).fetchone()
+            if jump is None:
+                return whole_to, (found[0] if found else None)
+            whole_to = jump
+
+    def _is_given_up(self, device: str, behind: tuple[int, int], again: list[Numbered]) -> bool:
+        """Whether the device has sent what lies behind its hole, again and again, and not what is missing."""
+        seq, times = self._repeats.get(device, (0, 0))
+        times = times if seq == behind[0] else 0
+        times += sum(message.device == device and message.seq == behind[0] for message in again)
+        self._repeats[device] = behind[0], times
+        return times >= GIVEN_UP_AFTER
+
+
+def _failed(error: Exception) -> OperatorError:
+    return OperatorError(f"--store: {(str(error) or type(error).__name__).splitlines()[0]}")
