@@ -25,7 +25,7 @@ check: $(VENV)/.ready-test  ## lint, types, import rules
 	$(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/.ready-test .cache/.ready-test  ## all tests, on both TFLite runtimes
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 ifneq ($(PYTHON_TFLITE),)
 	$(MAKE) --no-print-directory unit-tflite
 else
@@ -34,7 +34,7 @@ endif
 
 .PHONY: unit-tflite
 unit-tflite: $(VENV_TFLITE)/.ready .cache/.ready-test
-	EDGE_AGENT_RUNTIME=tflite-runtime $(VENV_TFLITE)/bin/python -m pytest -n 2 --dist loadfile -m 'runtime and not slow' $(PYTEST_ARGS)
+	EDGE_AGENT_RUNTIME=tflite-runtime $(VENV_TFLITE)/bin/python -m pytest -n 3 --dist loadfile -m 'runtime and not slow' $(PYTEST_ARGS)
 
 soak: $(VENV)/.ready-test .cache/.ready-test  ## the long forms of the fault and power-cut tests
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
