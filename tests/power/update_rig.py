@@ -7,6 +7,7 @@ was confirmed is not lost, no bad model answers for good, and nothing large is l
 import contextlib
 import hashlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -246,7 +247,7 @@ def _is_whole(folder: Path, sha256: str, model_sha256: str) -> bool:
 def _size(path: Path) -> int:
     """Of all that is in it; what goes away meanwhile has none."""
     total = 0
-    for file in (path, *path.rglob("*")):
+    for file in (path, *(Path(above, name) for above, _, names in os.walk(path) for name in names)):
         with contextlib.suppress(OSError):
             total += file.stat().st_size
     return total

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,26 +20,24 @@ POSTGRESQL = "/usr/lib/postgresql"
 
 
 @pytest.fixture(scope="module")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server of its own, as a user that is not root."""
+def postgresql() -> Iterator[str]:
+    """A server of its own, as a user that is not root: pytest's folders are for root alone."""
     pytest.importorskip("psycopg")
     initdb = next(iter(sorted(Path(POSTGRESQL).glob("*/bin/initdb"))), None)
     programs = initdb.parent if initdb else Path(require_program("initdb", "apt-get install postgresql")).parent
-    folder, port = tmp_path_factory.mktemp("postgresql"), free_port()
-    be: list[str] = []
-    if os.geteuid() == 0:
-        be = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
-        for path in (folder, *folder.parents[:2]):
-            path.chmod(0o755)
-        shutil.chown(folder, "nobody", "nogroup")
-    data = str(folder / "data")
-    run = [*be, str(programs / "initdb"), "-D", data, "-U", "edge", "-A", "trust", "--no-sync"]
-    subprocess.run(run, check=True, capture_output=True)
-    options = f"-h 127.0.0.1 -p {port} -k {folder} -F"
-    control = [*be, str(programs / "pg_ctl"), "-D", data, "-w"]
-    subprocess.run([*control, "-o", options, "-l", f"{data}/log", "start"], check=True, stdout=subprocess.DEVNULL)
-    yield f"postgresql://edge@127.0.0.1:{port}"
-    subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
+    port, be = free_port(), list[str]()
+    with tempfile.TemporaryDirectory(prefix="edge-agent-") as folder:
+        if os.geteuid() == 0:
+            be = ["setpriv", "--reuid", "nobody", "--regid", "nogroup", "--clear-groups"]
+            shutil.chown(folder, "nobody", "nogroup")
+        data = f"{folder}/data"
+        run = [*be, str(programs / "initdb"), "-D", data, "-U", "edge", "-A", "trust", "--no-sync"]
+        subprocess.run(run, check=True, capture_output=True)
+        options = f"-h 127.0.0.1 -p {port} -k {folder} -F"
+        control = [*be, str(programs / "pg_ctl"), "-D", data, "-w"]
+        subprocess.run([*control, "-o", options, "-l", f"{data}/log", "start"], check=True, stdout=subprocess.DEVNULL)
+        yield f"postgresql://edge@127.0.0.1:{port}"
+        subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
