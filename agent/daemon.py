@@ -269,7 +269,8 @@ class Daemon:
     def _take_in(self, message: Inbound) -> None:
         if self._by_collector and message.topic == self._topics.ack():
             self._by_collector.take_in(message.payload)
-        elif not self._feeds.put(message):
+        # Releases are for updates, also where a source asks for their topic.
+        elif self._topics.release_of(message.topic) or not self._feeds.put(message):
             self._updates.take_in(message)
 
     def _allow_inference(self, allowed: bool) -> None:
