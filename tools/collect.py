@@ -129,6 +129,8 @@ class Collector:
 
     def _tell(self, stored: Stored) -> None:
         """Acknowledge to the devices, also what came twice: an acknowledgement may have been lost."""
+        self.total.new += stored.new  # first: a signal may come at any instant
+        self.total.duplicates += stored.duplicates
         for device, seq in stored.whole_to.items():
             if seq:
                 self._link.publish_retained(Topics(self._prefix, device).ack(), encode(Ack(seq=seq)))
@@ -136,8 +138,6 @@ class Collector:
             self._say(f"{gap.device}: a gap before {gap.seq}: {gap.payload}")
         for device, behind, to in stored.given_up:
             self._say(f"{device}: what lay between {behind} and {to + 1} will not come; the device does not have it")
-        self.total.new += stored.new
-        self.total.duplicates += stored.duplicates
 
 
 def collect(args: argparse.Namespace, store: Store, say: Callable[[str], object]) -> None:
