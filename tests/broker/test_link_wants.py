@@ -75,6 +75,7 @@ def link(broker: Broker, ear: Ear) -> Iterator[Link]:
 
 def settle(link: Link, ear: Ear, broker: Broker) -> None:
     """Come back when everything that the broker had to say before now has come in."""
+    drive(link, lambda: link._ledger.open == 0)  # subscribed: the mark is not retained
     mark = Inbound(f"{BRANCH}/commands/mark", b"%d" % time.monotonic_ns())
     broker.listen().publish(mark.topic, mark.payload)
     drive(link, lambda: mark in ear.messages)

@@ -76,7 +76,8 @@ class Follower:
         wait_until(lambda: self.reader.current() is None, what="no position")
 
     def lost(self, why: str) -> None:
-        wait_until(lambda: why in self.reason, what=f"a loss with {why!r}")
+        """Wait for a loss, and until it was told: the reason stands before its change is."""
+        wait_until(lambda: why in self.reason and self.changes, what=f"a loss with {why!r}")
 
     def well(self) -> None:
         wait_until(lambda: not self.reason, what="no loss")
