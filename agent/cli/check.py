@@ -6,9 +6,11 @@ import os
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from agent.errors import AgentError, ModelError, SourceError, WorkerLost
 from agent.inference.locate import find_bundle
 from agent.inference.protocol import window_shape
 from agent.inference.worker import Worker, warm_up
+from agent.mqtt.certificates import Certificate, read_certificates
 from agent.runtime.clock import Clock, rfc3339
 from agent.runtime.local import ask
 from agent.values import Frame
@@ -64,7 +67,8 @@ def main(args: argparse.Namespace) -> int:
 def check(config: Config) -> Iterator[Line]:
     """Try one thing after the other; what fails does not keep the rest from being tried."""
     yield Line("config", True, f"device {device_id(config)}, {len(config.pipelines)} pipelines")
-    running = _daemon_runs(Path(config.outbox.dir))
+    daemon = _ask_daemon(Path(config.outbox.dir))
+    running = daemon is not None
     for spec in config.pipelines:
         yield _try(f"model {spec.model}", lambda spec=spec: _model(config, spec))  # type: ignore[misc]
         if running and spec.source.__struct_config__.tag in _ONE_AT_A_TIME:
@@ -73,7 +77,12 @@ def check(config: Config) -> Iterator[Line]:
             yield Line(f"source {spec.name}", True, "not tried: only `edge-agent run` connects to its topics")
         else:
             yield _try(f"source {spec.name}", lambda spec=spec: _source(spec))  # type: ignore[misc]
-    yield _try("broker", lambda: _broker(config))
+    if certificates := read_certificates(config.mqtt):
+        yield _try("certificates", lambda: _certificates(certificates, config.mqtt.tls.warn_before))
+    if daemon and daemon["mqtt"]["connected"]:
+        yield Line("broker", True, "in use by the running daemon, which is connected; not tried besides")
+    else:
+        yield _try("broker", lambda: _broker(config))
     yield _try("outbox", lambda: _outbox(Path(config.outbox.dir), running=running))
     yield _try("disk", lambda: _disk(Path(config.outbox.dir)))
     yield _clock()
@@ -87,11 +96,12 @@ def _try(name: str, trial: Callable[[], str]) -> Line:
         return Line(name, False, str(exc))
 
 
-def _daemon_runs(folder: Path) -> bool:
+def _ask_daemon(folder: Path) -> dict[str, Any] | None:
+    """What `edge-agent status` shows; None when no daemon runs."""
     try:
-        return bool(ask(folder))
+        return dict(json.loads(ask(folder)))
     except OSError:
-        return False
+        return None
 
 
 def _model(config: Config, spec: PipelineSpec) -> str:
@@ -130,10 +140,21 @@ def _source(spec: PipelineSpec) -> str:
     return f"gives frames, {width}x{height}"
 
 
+def _certificates(certificates: list[Certificate], warn_before_s: float) -> str:
+    now_ns, said = time.time_ns(), []
+    for one in certificates:
+        complaint = one.complaint(now_ns, warn_before_s)
+        if complaint and one.days_left(now_ns) <= 0:
+            raise AgentError(complaint)
+        known = one.ends_at and f"{one.path} ends in {one.days_left(now_ns):.0f} days, at {one.ends_at}"
+        said.append(complaint or known or f"{one.path}: can't be read, or has no end that can")
+    return "; ".join(said)
+
+
 def _broker(config: Config) -> str:
     from agent.mqtt.probe import probe
 
-    seconds = probe(config.mqtt, f"{device_id(config)}-check", timeout_s=_CONNECT_TIMEOUT_S)
+    seconds = probe(config.mqtt, device_id(config), timeout_s=_CONNECT_TIMEOUT_S)
     return f"{config.mqtt.host}:{config.mqtt.port} accepts us in {seconds * 1e3:.0f} ms"
 
 

@@ -75,7 +75,7 @@ class Answer(NamedTuple):
 class Connection:
     """From CONNECT to the end of the socket. All but `wake` belongs to one thread."""
 
-    def __init__(self, config: Mqtt, client_id: str, will: Sendable, inbox: Receiver) -> None:
+    def __init__(self, config: Mqtt, client_id: str, will: Sendable | None, inbox: Receiver) -> None:
         self._config = config
         self._client_id = client_id
         self._where = f"{config.host}:{config.port}"
@@ -246,7 +246,7 @@ class Connection:
 
     # --- callbacks of paho, all in the thread that serves: they note what happened and never raise ----------------
 
-    def _make_client(self, will: Sendable) -> Client:
+    def _make_client(self, will: Sendable | None) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
@@ -256,7 +256,8 @@ class Connection:
         client.suppress_exceptions = True
         client.max_inflight_messages = 0  # no limit of its own: `window` is kept by the link
         client.enable_logger(self._trouble.logger)
-        client.will_set(will.topic, will.payload, 1, will.retain, _properties(will, None, PacketTypes.WILLMESSAGE))
+        if will is not None:
+            client.will_set(will.topic, will.payload, 1, will.retain, _properties(will, None, PacketTypes.WILLMESSAGE))
         client.on_socket_open = _set_up_socket
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect

@@ -1,10 +1,12 @@
 """What a connection needs from files and from the name server. Read anew for each, so that a new file just works."""
 
+import contextlib
 import queue
 import socket
 import ssl
 import threading
 from pathlib import Path
+from typing import Any
 
 from agent.config import Tls
 from agent.errors import LinkDown
@@ -33,13 +35,23 @@ def read_password(path: str) -> str:
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho leaves that to the garbage collector."""
+    """Closes itself when the handshake fails: paho leaves that to the garbage collector. Says why the peer hung up."""
 
     def do_handshake(self, block: bool = False) -> None:
         try:
             super().do_handshake(block)
         except (OSError, ValueError):
             self.close()
+            raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As ever; where the peer has gone, its last word is looked for. In TLS 1.3 (RFC 8446, section 4.4.2.4) a
+        client learns only after the handshake that its certificate is not taken: CONNECT is on its way then."""
+        try:
+            return super().send(data, flags)
+        except (ssl.SSLEOFError, ConnectionError):
+            with contextlib.suppress(ssl.SSLWantReadError):
+                self.recv(1)  # raises the alert
             raise
 
 
@@ -53,7 +65,7 @@ def make_tls_context(tls: Tls) -> ssl.SSLContext:
         _check_readable(key, path)
     try:
         context = ssl.create_default_context(cafile=tls.ca_file)
-    except ssl.SSLError as exc:
+    except OSError as exc:  # also ssl.SSLError; the file may be swapped at this instant
         raise LinkDown(f"mqtt.tls.ca_file: {tls.ca_file}: expected certificates in PEM, got {tls_reason(exc)}") from exc
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.ca_file is not None:  # Python 3.13 began to refuse what most people's own authorities look like
@@ -62,7 +74,7 @@ def make_tls_context(tls: Tls) -> ssl.SSLContext:
     if tls.cert_file is not None:
         try:  # without a password, OpenSSL would ask for the one of an encrypted key on the terminal, and wait
             context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: b"-")
-        except ssl.SSLError as exc:
+        except OSError as exc:
             pair = f"{tls.cert_file}, {tls.key_file}"
             raise LinkDown(
                 f"mqtt.tls.cert_file, key_file: {pair}: expected a certificate and its key in PEM, without a password, "

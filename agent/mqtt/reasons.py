@@ -33,8 +33,8 @@ def dial_failed(error: Exception, where: str) -> str:
     return what
 
 
-def tls_reason(error: ssl.SSLError) -> str:
-    """OpenSSL's word for it, such as WRONG_VERSION_NUMBER; errors that Python makes up have none."""
+def tls_reason(error: OSError) -> str:
+    """OpenSSL's word for it, such as WRONG_VERSION_NUMBER; errors of Python or of the system have none."""
     return getattr(error, "reason", None) or str(error.strerror or error)
 
 

@@ -4,6 +4,8 @@ import logging
 
 import structlog
 
+from agent.mqtt.reasons import tls_reason
+
 _log = structlog.get_logger()
 
 
@@ -20,7 +22,7 @@ class Trouble(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
         if isinstance(error, OSError):
-            self.text = error.strerror or str(error)
+            self.text = tls_reason(error)
         else:  # a callback that raised, or a packet that no broker sends
             self.text = record.getMessage()
             _log.error("mqtt.client_failed", error=self.text)
