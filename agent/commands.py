@@ -9,12 +9,15 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from agent.errors import UpdateFailed, UpdateRefused
+from agent.config import Pipeline as PipelineSpec
+from agent.errors import FeedbackRefused, UpdateFailed, UpdateRefused
 from agent.events.snapshot import SnapshotJob
+from agent.feedback.service import FeedbackService
 from agent.mqtt.inbox import Inbound, Inbox
 from agent.mqtt.link import Link
 from agent.pipeline import Pipeline
 from agent.runtime.progress import Progress
+from agent.updates.envelope import decode_strict
 from agent.updates.service import UpdateService
 from agent.updates.store import Slot
 from agent.updates.updater import ModelUpdate
@@ -24,8 +27,11 @@ from agent.wire.topics import Topics
 
 T = TypeVar("T")
 
+_PAUSE_S = 0.05
+"""After each command: a flood costs messages, which the inbox drops and counts, but neither the CPU nor the journal."""
+_MAX_SHOWN_CHARS = 64
+
 _log = structlog.get_logger()
-_decode = msgspec.json.Decoder(Command).decode
 _Action = Callable[[Command], dict[str, Any]]
 
 
@@ -33,7 +39,9 @@ class _Request(msgspec.Struct):
     command: str
 
 
-_decode_name = msgspec.json.Decoder(_Request).decode
+def _shown(text: str | None) -> str:
+    """What a sender chose, quoted and fit for a line."""
+    return ascii(text)[:_MAX_SHOWN_CHARS]
 
 
 class _Refused(Exception):  # noqa: N818 - an answer, not a failure
@@ -56,12 +64,15 @@ class Commands:
         snapshot: Callable[[SnapshotJob], bool],
         restart: Callable[[], None],
         updates: UpdateService,
+        feedback: FeedbackService,
+        personalize: Callable[[PipelineSpec], dict[str, Any]],
     ) -> None:
         self._pipelines = pipelines
         self._inbox, self._link, self._topics, self._stamp = inbox, link, topics, stamp
         self._progress = progress
         self._status, self._snapshot, self._restart = status, snapshot, restart
         self._updates = updates
+        self._feedback, self._learn = feedback, personalize
         self._table: dict[str, _Action] = {
             "ping": lambda _: {},
             "status": lambda _: self._status(),
@@ -70,6 +81,9 @@ class Commands:
             "restart": self._do_restart,
             "model-rollback": self._roll_back,
             "model-pin": self._pin,
+            "label": self._label,
+            "samples": self._samples,
+            "personalize": self._personalize,
         }
         self._local_table = {**self._table, "model-activate": self._activate}
 
@@ -80,10 +94,11 @@ class Commands:
             inbound = self._inbox.take(1.0)
             if inbound is not None:
                 self.handle(inbound)
+                stop.wait(_PAUSE_S)
 
     def handle(self, inbound: Inbound) -> None:
         """Do one command and answer it; nothing that comes in raises."""
-        name = self._topics.command_of(inbound.topic) or "?"
+        name = _shown(self._topics.command_of(inbound.topic) or "?")[1:-1]
         if inbound.retain:  # a command that lies on the broker would come again at every connection
             _log.warning("command.refused", command=name, reason="retained")
             return
@@ -94,7 +109,9 @@ class Commands:
         except _Refused as exc:
             reply = Reply(**self._stamp(), command=name, ok=False, error=str(exc))
             _log.warning("command.refused", command=name, reason=str(exc))
-        if inbound.response_topic:
+        if inbound.response_topic and not self._topics.may_answer_on(inbound.response_topic):
+            _log.warning("command.answer_refused", command=name, topic=_shown(inbound.response_topic))
+        elif inbound.response_topic:
             message = OutboundMessage(topic=inbound.response_topic, payload=encode(reply), in_chain=False)
             self._link.post(message, qos=1, correlation_data=inbound.correlation_data)
 
@@ -105,9 +122,9 @@ class Commands:
             return msgspec.json.encode(self._status())
         name = "?"
         try:
-            name = _decode_name(request).command
+            name = decode_strict(request, _Request, "schema").command[:_MAX_SHOWN_CHARS]
             reply = Reply(**self._stamp(), command=name, ok=True, data=self._do(self._local_table, name, request))
-        except (_Refused, msgspec.MsgspecError, RecursionError) as exc:
+        except (_Refused, UpdateRefused) as exc:
             reply = Reply(**self._stamp(), command=name, ok=False, error=str(exc))
         return encode(reply)
 
@@ -116,9 +133,9 @@ class Commands:
         if action is None:
             raise _Refused(f"unknown command; there are: {', '.join(table)}")
         try:
-            command = _decode(payload or b"{}")
-        except (msgspec.MsgspecError, RecursionError) as exc:
-            raise _Refused(f"the payload is not a command: {exc}") from exc
+            command = decode_strict(payload or b"{}", Command, "schema")
+        except UpdateRefused as exc:
+            raise _Refused(f"the payload is not a command: {exc.detail}") from exc
         return action(command)
 
     def _pipeline(self, command: Command) -> Pipeline:
@@ -126,7 +143,7 @@ class Commands:
             return next(iter(self._pipelines.values()))
         pipeline = self._pipelines.get(command.pipeline or "")
         if pipeline is None:
-            raise _Refused(f"pipeline: expected one of {', '.join(self._pipelines)}, got {command.pipeline!r}")
+            raise _Refused(f"pipeline: expected one of {', '.join(self._pipelines)}, got {_shown(command.pipeline)}")
         return pipeline
 
     def _take_snapshot(self, command: Command) -> dict[str, Any]:
@@ -177,13 +194,34 @@ class Commands:
         pinned = command.pinned
         return {**self._with_model(command, lambda update: update.pin(pinned)), "pinned": pinned}
 
+    def _label(self, command: Command) -> dict[str, Any]:
+        pipeline, sample, label, right = self._pipeline(command).name, command.sample, command.label, command.right
+        if not sample or (label is None) == (right is None):
+            raise _Refused("expected sample (an id), and either label (what it shows) or right (true or false)")
+        return self._with_samples(lambda: self._feedback.label(pipeline, sample, label, right))
+
+    def _samples(self, command: Command) -> dict[str, Any]:
+        pipeline = self._pipeline(command).name
+        return self._with_samples(lambda: self._feedback.send(pipeline, command.max_bytes))
+
+    def _personalize(self, command: Command) -> dict[str, Any]:
+        spec = self._pipeline(command).spec
+        return self._with_samples(lambda: self._learn(spec))
+
+    def _with_samples(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Have the feedback thread do it; what takes longer is done later, and the log tells how it ended."""
+        try:
+            return self._feedback.ask(work) or {"started": True}
+        except FeedbackRefused as exc:
+            raise _Refused(str(exc)) from exc
+
     def _with_model(self, command: Command, work: Callable[[ModelUpdate], Slot | None]) -> dict[str, Any]:
         """Have the updates thread do it; `version` in the answer is what runs then, if it is done already."""
         updates = self._updates.by_model
         update = next(iter(updates.values())) if command.model is None and len(updates) == 1 else None
         update = update or updates.get(command.model or "")
         if update is None:
-            raise _Refused(f"model: expected one of {', '.join(updates)}, got {command.model!r}")
+            raise _Refused(f"model: expected one of {', '.join(updates)}, got {_shown(command.model)}")
         try:
             slot = self._updates.ask(lambda: work(update) or update.at.running)
         except (UpdateRefused, UpdateFailed) as exc:

@@ -7,6 +7,7 @@
 | publish            | publish_loop              | the broker's socket, a wake  | leaves the rest on the disk         |
 | sync               | Outbox.sync_loop          | a second                     | a last sync in Outbox.close         |
 | snapshots          | SnapshotMaker.loop        | its queue                    | makes what is in it                 |
+| feedback           | FeedbackService.loop      | its queue                    | writes what is in it                |
 | commands           | Commands.loop             | the inbox                    | -                                   |
 | updates            | UpdateService.loop        | its news, a worker on trial  | leaves the rest for the next start  |
 | telemetry          | reporter loop             | the interval                 | -                                   |
@@ -36,7 +37,9 @@ from agent.commands import Commands
 from agent.config import Config, device_id
 from agent.errors import AgentError, OutboxError
 from agent.events.snapshot import SnapshotJob, SnapshotMaker
+from agent.feedback.service import FeedbackService
 from agent.inference.worker import tidy_up
+from agent.mqtt.certificates import LoginFiles
 from agent.mqtt.feeds import Feeds
 from agent.mqtt.inbox import Inbound, Inbox, Router
 from agent.mqtt.link import Link
@@ -55,6 +58,7 @@ from agent.runtime.supervisor import Supervisor
 from agent.telemetry import device
 from agent.telemetry.gps import GpsReader
 from agent.telemetry.reporter import report_loop
+from agent.updates.personal import Personalizer
 from agent.updates.service import make_update_service, release_topics
 from agent.values import OutboundMessage
 from agent.wire.messages import (
@@ -115,7 +119,9 @@ class Daemon:
         )
         self._inbox = Inbox()
         self._link = self._make_link()
+        self._login_files = LoginFiles(config.mqtt, self._health)
         self._feeds = Feeds(self._link)
+        self._feedback = FeedbackService(config, self._topics, self._outbox, self._health)
         self._outbox.on_put = self._link.wake
         self._updates = make_update_service(
             config, self._stamp, self._clock, self._link, self._tell_model_state, self._progress, self._stop
@@ -149,6 +155,7 @@ class Daemon:
             progress=self._progress,
             subscribe=self._feeds.subscribe,
             position=self._gps.current,
+            keep=self._feedback.keep,
         )
         needs_model = self.config.models.trust is None
         return {
@@ -199,6 +206,8 @@ class Daemon:
             snapshot=self._snapshots.submit,
             restart=self._restart,
             updates=self._updates,
+            feedback=self._feedback,
+            personalize=Personalizer(self._updates, self._feedback, self._stop).personalize,
         )
         publish = functools.partial(
             publish_loop,
@@ -217,6 +226,7 @@ class Daemon:
             ("publish", publish),
             ("sync", self._outbox.sync_loop),
             ("snapshots", self._snapshots.loop),
+            ("feedback", self._feedback.loop),
             ("commands", commands.loop),
             ("updates", self._updates.loop),
             ("telemetry", telemetry),
@@ -308,6 +318,7 @@ class Daemon:
             self._health.lost("outbox", str(exc))
 
     def _report(self) -> None:
+        self._login_files.look(connected=self._link.connected)
         message = Telemetry(**self._stamp(), **self._numbers())
         self._link.post(OutboundMessage(self._topics.telemetry(), encode(message), in_chain=False), qos=0)
 
@@ -318,7 +329,8 @@ class Daemon:
         return {
             "uptime_s": round((time.monotonic_ns() - self._started_ns) / 1e9, 1),
             "pipelines": {
-                name: pipeline.telemetry(self.config.telemetry.interval_s) for name, pipeline in self._pipelines.items()
+                name: pipeline.telemetry(self.config.telemetry.interval_s, self._feedback.telemetry(name))
+                for name, pipeline in self._pipelines.items()
             },
             "outbox": OutboxTelemetry(
                 pending=outbox.pending, bytes=outbox.bytes, dropped=outbox.dropped, damaged=outbox.damaged
@@ -331,6 +343,7 @@ class Daemon:
                 no_subscribers=self._link.no_subscribers,
                 commands_dropped=self._inbox.dropped,
                 last_error=self._link.last_error,
+                **self._login_files.telemetry(),
             ),
             "snapshots_dropped": self._snapshots.dropped,
             **({"position": position} if position else {}),

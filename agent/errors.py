@@ -9,7 +9,9 @@ The message is one line for the user: what is wrong, where, and how to mend it.
     ├── WorkerLost (RuntimeError)  exit 1   a model's worker crashed or hung; a new one is started
     ├── SourceError (OSError)      exit 1   a source has no frame now; it is opened again
     │   └── SourceUnusable         exit 4   a source that can never work, such as a clip that does not exist
+    ├── DataSetError (ValueError)  exit 4   labelled data that can't be used, or do not fit the model
     ├── OutboxError (OSError)      exit 1   a message could not be stored
+    ├── FeedbackRefused (ValueError) exit 1  a label, samples or learning that can't be had
     ├── UpdateRefused (ValueError) exit 1   a release that is not taken, for good; carries a reason code
     ├── UpdateFailed (OSError)     exit 1   this try to take a release came to nothing; it is tried again
     └── LinkDown (ConnectionError) exit 1   no broker now; it is tried again
@@ -50,8 +52,18 @@ class SourceUnusable(SourceError):  # noqa: N818 - what it is, not what happened
     exit_code = 4
 
 
+class DataSetError(AgentError, ValueError):
+    """Labelled data are missing or wrong, or are of something else than the model."""
+
+    exit_code = 4
+
+
 class OutboxError(AgentError, OSError):
     """A message could not be stored, or the outbox can't be opened."""
+
+
+class FeedbackRefused(AgentError, ValueError):  # noqa: N818 - an answer, not a failure
+    """What an operator asked of a device's samples can't be done; the message says why."""
 
 
 class UpdateRefused(AgentError, ValueError):  # noqa: N818 - an answer, not a failure

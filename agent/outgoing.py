@@ -61,6 +61,7 @@ def event_message(
         ended_at=None if change.ended_at_ns is None else rfc3339(change.ended_at_ns),
         xyxy=change.xyxy,
         frames=change.frames,
+        drift=change.drift or UNSET,
         position=position or UNSET,
     )
     return OutboundMessage(topics.events(pipeline), encode(event))

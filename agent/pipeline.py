@@ -14,32 +14,41 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, cast
 
+import msgspec
+from msgspec import UNSET
+
 from agent.capture import Subscribe, make_source, not_connected, retry_cap_s, stall_timeout_s
+from agent.capture.masks import masked
 from agent.capture.reader import Reader
 from agent.capture.windows import Windows
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import LinkDown, ModelError, OutboxError, SourceError, SourceUnusable, WorkerLost
 from agent.events.rules import EventChange, Rules
 from agent.events.snapshot import SnapshotJob
+from agent.feedback.watch import SampleJob, Watch
 from agent.inference.active import ActiveModel
 from agent.inference.protocol import Answer, BundleInfo
 from agent.inference.worker import Worker
+from agent.manifest import Reference
 from agent.outgoing import event_message, result_message
 from agent.runtime.backoff import Backoff
 from agent.runtime.health import Health
 from agent.runtime.latest import LatestSlot
 from agent.runtime.progress import Progress
 from agent.telemetry.metrics import PipelineMetrics, SourceState
+from agent.updates.trial import Seen
 from agent.values import Frame, Image, OutboundMessage, Timing
 from agent.wire.host import Position
-from agent.wire.messages import PipelineTelemetry, Stamp
+from agent.wire.messages import PipelineTelemetry, SamplesTelemetry, Stamp
 from agent.wire.topics import Topics
 
 if TYPE_CHECKING:  # `replay` needs neither
     from agent.mqtt.link import Link
     from agent.outbox.delivery import Delivery
 
-_CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
+RECONNECT_CAP_S = 60.0
+"""The longest wait between two tries to reach the broker. Both together: how long after a broker a device is back."""
 _WINDOWS_KEPT = 16
 """Windows of samples that may wait: unlike pictures, each tells something that no other does."""
 _LOAD_S = 60.0
@@ -73,6 +82,7 @@ class Services:
     timing: Callable[[Answer, float], Timing] = measured
     subscribe: Subscribe = not_connected
     position: Callable[[], Position | None] = lambda: None
+    keep: Callable[[SampleJob], object] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +101,8 @@ class _Seen:
     frame: Frame
     answer: Answer
     model: BundleInfo
+    reference: Reference | None
+    """Of the model's manifest."""
     total_ms: float
     """From handing over to the answer."""
 
@@ -139,6 +151,7 @@ class Pipeline:
         self._windows = Windows()
         self._services = services
         self._rules = Rules(spec.events, spec.results)
+        self._watch = Watch(spec, services.keep)
         self.active = active
         self._needs_model = needs_model
 
@@ -175,9 +188,12 @@ class Pipeline:
             finally:
                 self.metrics.frames_broken = reader.broken + self._windows.left_out
 
-    def telemetry(self, window_s: float) -> PipelineTelemetry:
-        """Counters since the start, rate and latency over the last so many seconds."""
-        return self.metrics.snapshot(window_s, frames_replaced=self.slot.dropped, worker_restarts=self.active.restarts)
+    def telemetry(self, window_s: float, samples: SamplesTelemetry | None = None) -> PipelineTelemetry:
+        """Counters since the start, rate and latency over the last so many seconds; with it what is kept of it."""
+        numbers = self.metrics.snapshot(
+            window_s, frames_replaced=self.slot.dropped, worker_restarts=self.active.restarts
+        )
+        return msgspec.structs.replace(numbers, drift=self._watch.drift or UNSET, samples=samples or UNSET)
 
     def _rest(self, state: SourceState, until: threading.Event) -> None:
         """Nothing to capture: a recording is over, or the pipeline is turned off; `set` may bring it back."""
@@ -205,7 +221,7 @@ class Pipeline:
         """
         info = self.active.info
         if not captured.channels or info is None:
-            return [] if captured.channels else [captured]
+            return [] if captured.channels else [masked(captured, self.spec.privacy_masks)]
         if info.window is None:
             raise SourceError(f"model {info.name} takes pictures, and the source gives {', '.join(captured.channels)}")
         return self._windows.cut(captured, info.window)
@@ -252,34 +268,48 @@ class Pipeline:
     def _hand_over(self, frame: Frame) -> "_Asked":
         worker = self.active.current()  # the only contact with the update path
         started_ns = time.perf_counter_ns()
-        worker.submit(frame.data, self.min_confidence)
+        worker.submit(frame.data, self.min_confidence, evidence=self._watch.wants_evidence(frame.captured_ns))
         return _Asked(frame, worker, started_ns)
 
     def _answer(self, asked: "_Asked") -> "_Seen":
         answer = asked.worker.receive()
         self._services.health.recovered(f"model.{self.name}")
-        return _Seen(asked.frame, answer, asked.worker.info, (time.perf_counter_ns() - asked.started_ns) / 1e6)
+        total_ms = (time.perf_counter_ns() - asked.started_ns) / 1e6
+        return _Seen(asked.frame, answer, asked.worker.info, asked.worker.reference, total_ms)
 
     def _report(self, seen: "_Seen") -> None:
         to, frame, found = self._services, seen.frame, seen.answer.found
         self.last_seen = seen
         decision = self._rules.decide(found, frame.captured_ns, frame.captured_at_ns)
-        if decision.publish_result:
-            timing = to.timing(seen.answer, seen.total_ms)
-            where = to.position()
-            to.sink.put(result_message(to.topics, to.stamp, self.name, frame, seen.model, seen.answer, timing, where))
-        self._tell(decision.events)
-        self.metrics.inferred(time.monotonic_ns() - frame.captured_ns)
+        try:
+            if decision.publish_result:
+                timing, at = to.timing(seen.answer, seen.total_ms), to.position()
+                self._store(result_message(to.topics, to.stamp, self.name, frame, seen.model, seen.answer, timing, at))
+        finally:  # also of a frame whose result could not be stored
+            self.metrics.inferred(time.monotonic_ns() - frame.captured_ns)
+            drift = self._watch.see(
+                frame, seen.answer, seen.model, seen.reference, decision.events, self.min_confidence
+            )
+            self._tell([*decision.events, *drift])
+
+    def disagreed(self, seen: Seen) -> None:
+        """A model on trial says something else of this frame. Called from the update path."""
+        self._watch.disagreed(seen.frame, seen.answer, self.active.info, self.min_confidence)
 
     def _tell(self, changes: Sequence[EventChange]) -> None:
         """Put events into the outbox, and have a snapshot taken of each that starts."""
         to = self._services
         for change in changes:
-            to.sink.put(event_message(to.topics, to.stamp, self.name, change, to.position()))
+            self._store(event_message(to.topics, to.stamp, self.name, change, to.position()))
             wanted = change.type == "started" and self.spec.snapshots.on == "events"
             if wanted and (seen := self.last_seen) and seen.picture is not None:
                 at_ns = seen.frame.captured_at_ns
                 to.snapshot(SnapshotJob(self.name, seen.picture, seen.answer.found, change.event_id, at_ns))
+
+    def _store(self, message: OutboundMessage) -> None:
+        """Raises OutboxError. Only what was stored says that the outbox works: most frames leave nothing to store."""
+        self._services.sink.put(message)
+        self._services.health.recovered("outbox")
 
     @contextlib.contextmanager
     def _model_trouble(self, stop: threading.Event) -> Iterator[None]:
@@ -298,8 +328,6 @@ class Pipeline:
             yield
         except OutboxError as exc:
             self._services.health.lost("outbox", str(exc))
-        else:
-            self._services.health.recovered("outbox")
 
 
 # --- publishing: outbox -> broker ------------------------------------------------------------------------------------
@@ -314,13 +342,13 @@ def publish_loop(
     stop: threading.Event,
 ) -> None:
     """Send what the outbox holds, in order, one connection after the other."""
-    backoff = Backoff(base_s=0.5, cap_s=60.0)
+    backoff = Backoff(base_s=0.5, cap_s=RECONNECT_CAP_S)
     while not stop.is_set():
         progress.beat("publish")
         try:
-            link.connect(_CONNECT_TIMEOUT_S)
+            link.connect(CONNECT_TIMEOUT_S)
             health.recovered("mqtt")
-            _send_all(delivery, link, progress, backoff, stop)
+            _send_all(delivery, link, health, progress, backoff, stop)
         except LinkDown as exc:
             health.lost("mqtt", str(exc))
             link.close(None, 2.0)
@@ -328,8 +356,10 @@ def publish_loop(
     link.close(last_words(), 3.0)
 
 
-def _send_all(delivery: "Delivery", link: "Link", progress: Progress, backoff: Backoff, stop: threading.Event) -> None:
-    """Raises LinkDown when the connection ends."""
+def _send_all(
+    delivery: "Delivery", link: "Link", health: Health, progress: Progress, backoff: Backoff, stop: threading.Event
+) -> None:
+    """Raises LinkDown when the connection ends. A disk that can't be read does not end it: telemetry says so."""
     from agent.mqtt.link import BATCH_BYTES
 
     delivery.begin()
@@ -339,6 +369,12 @@ def _send_all(delivery: "Delivery", link: "Link", progress: Progress, backoff: B
         for message_id in link.take_acks():
             delivery.taken(message_id)
             backoff.reset()  # a broker is well when it takes messages, not already when it says hello
-        for message in delivery.next(link.room(), BATCH_BYTES):
+        try:
+            messages = delivery.next(link.room(), BATCH_BYTES)
+            health.recovered("outbox.reading")
+        except OutboxError as exc:
+            messages = []
+            health.lost("outbox.reading", str(exc))
+        for message in messages:
             link.send(message)
         link.wait(_WAIT_S)

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from agent.config.feedback import Drift, Feedback, Samples
 from agent.config.section import Pixels, Port, Section
 from agent.config.sources import (
     Argument,
@@ -50,12 +51,15 @@ __all__ = [
     "Delegate",
     "Delimiter",
     "Device",
+    "Drift",
     "Events",
     "ExecSource",
+    "Feedback",
     "FileSource",
     "Gps",
     "JetsonSource",
     "Log",
+    "Mask",
     "MicrophoneSource",
     "ModbusRegister",
     "ModbusSource",
@@ -68,6 +72,7 @@ __all__ = [
     "Pipeline",
     "Places",
     "Results",
+    "Samples",
     "SerialSource",
     "Snapshots",
     "SourceSpec",
@@ -82,6 +87,8 @@ __all__ = [
 ]
 
 MIN_OUTBOX_BYTES = 1 << 20
+
+Mask = tuple[Share, Share, Share, Share]
 
 
 class Device(Section, frozen=True):
@@ -106,6 +113,8 @@ class Tls(Section, frozen=True):
     """The device's own certificate, where the broker asks for one."""
     key_file: str | None = None
     """The key of that certificate."""
+    warn_before: Duration = msgspec.field(default_factory=lambda: Duration(30 * 86400))
+    """How long before their end certificates are complained about; less than they live."""
 
     def __post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):
@@ -125,7 +134,7 @@ class Mqtt(Section, frozen=True):
     """For brokers that ask for one. Default: the device id, when there is a password."""
     password_file: str | None = None
     """File with the password on its first line; under systemd, a credential."""
-    tls: Tls = Tls()
+    tls: Tls = msgspec.field(default_factory=Tls)
     """Encryption."""
     keepalive_s: Annotated[int, Meta(ge=5, le=3600)] = 30
     """A broker that says nothing for twice this is taken for gone; below 8 kB/s upwards it has to be longer."""
@@ -216,6 +225,17 @@ class Pipeline(Section, frozen=True):
     """When something that was found becomes an event."""
     snapshots: Snapshots = Snapshots()
     """When pictures are published."""
+    privacy_masks: Annotated[tuple[Mask, ...], Meta(max_length=64)] = ()
+    """Boxes that are black before anything looks at a frame: left, top, right, bottom, as shares of it."""
+    feedback: Feedback = msgspec.field(default_factory=Feedback)
+    """Which frames are kept to learn from."""
+    drift: Drift = Drift()
+    """Whether frames are still like those that the model was measured on."""
+
+    def __post_init__(self) -> None:
+        for place, (left, top, right, bottom) in enumerate(self.privacy_masks):
+            if left >= right or top >= bottom:
+                raise ValueError(f"privacy_masks[{place}]: expected left < right and top < bottom")
 
 
 class Outbox(Section, frozen=True):
@@ -277,7 +297,7 @@ class Config(Section, frozen=True, kw_only=True):
 
     device: Device = Device()
     """Who this device is."""
-    mqtt: Mqtt = Mqtt()
+    mqtt: Mqtt = msgspec.field(default_factory=Mqtt)
     """The broker."""
     models: Models = msgspec.field(default_factory=Models)
     """Where models are."""
@@ -289,6 +309,8 @@ class Config(Section, frozen=True, kw_only=True):
     """The device's own state."""
     gps: Gps = Gps()
     """A satellite receiver behind gpsd."""
+    samples: Samples = Samples()
+    """Where frames are kept to learn from."""
     log: Log = Log()
     """The agent's log."""
 

@@ -54,6 +54,12 @@ class Classify:
             ]
         )
 
+    def log_confidences(self, outputs: Sequence[Tensor]) -> NDArray[np.float32]:
+        """Natural logarithm of every class's confidence; what was not over 0 counts as 1e-6, NaN likewise."""
+        values = self._info.dequantize(outputs[self._place].reshape(-1))
+        confidences = softmax(values) if self._spec.softmax else np.nan_to_num(values).astype(np.float64)
+        return np.log(np.clip(confidences, 1e-6, 1.0)).astype(np.float32, copy=False)
+
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Logits of one dimension to confidences that add up to 1; NaN and infinite ones do not count and become -1."""

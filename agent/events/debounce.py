@@ -9,6 +9,7 @@ from typing import Literal
 
 from agent.config import Events
 from agent.values import Xyxy
+from agent.wire.messages import DriftFigures
 
 _SILENCE_NS = 2_000_000_000
 """With no frame for so long, and for three times the usual pause between frames, nothing is known any more. The usual
@@ -44,6 +45,8 @@ class EventChange:
     """Unix time of the first of the frames that led to the event."""
     last_seen_at_ns: int
     """Unix time of the last frame in which it was seen."""
+    drift: DriftFigures | None = None
+    """Of an event that tells of drift."""
 
     @property
     def ended_at_ns(self) -> int | None:

@@ -5,15 +5,17 @@ Runs inside a worker; the daemon itself never loads one.
 
 import hashlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
 from agent.config import Delegate
 from agent.decode import make_decoder
 from agent.errors import ModelError
+from agent.inference.features import Features, Read
 from agent.inference.interpreter import Interpreter
 from agent.inference.preprocess import Preprocess
-from agent.inference.protocol import Answer, BundleInfo
+from agent.inference.protocol import EVIDENCE_FROM, Answer, BundleInfo, Evidence
 from agent.inference.series import AudioPreprocess, SeriesPreprocess, rows_and_columns, step_rows, window_of
 from agent.inference.stepped import Stepped
 from agent.manifest import (
@@ -30,24 +32,32 @@ from agent.values import Image, Samples, Tensor, TensorInfo, Transform
 
 MAX_MODEL_BYTES = 1 << 30
 MAX_LABELS_BYTES = 1 << 20
+MAX_HEAD_BYTES = 64 << 20
 
 
 class Bundle:
     """One loaded model version. Not thread-safe: one bundle, one thread."""
 
     def __init__(
-        self, info: BundleInfo, manifest: Manifest, interpreter: Interpreter | Stepped, labels: tuple[str, ...]
+        self,
+        info: BundleInfo,
+        manifest: Manifest,
+        interpreter: Interpreter | Stepped,
+        labels: tuple[str, ...],
+        head: bytes | None = None,
     ) -> None:
         self.info = info
         self.manifest = manifest
         self.interpreter = interpreter
         self.preprocess = _make_preprocess(manifest.input, interpreter.inputs[0])
         self._compares = isinstance(manifest.decoder, AnomalyDecoder)
-        outputs = [*interpreter.outputs, interpreter.inputs[0]] if self._compares else interpreter.outputs
-        self.decode = make_decoder(complete_decoder(manifest), labels, _input_wh(manifest.input), outputs)
+        self._features = Features(manifest, interpreter.outputs, labels, head)
+        outputs = [*self._features.infos, *([interpreter.inputs[0]] if self._compares else [])]
+        spec = self._features.complete(complete_decoder(manifest))
+        self.decode = make_decoder(spec, labels, _input_wh(manifest.input), outputs)
 
-    def run(self, data: Image | Samples, min_confidence: float) -> Answer:
-        """Frame in, answer out: the whole work of a worker.
+    def run(self, data: Image | Samples, min_confidence: float, *, evidence: bool = False) -> Answer:
+        """Frame in, answer out: the whole work of a worker. With `evidence`, also what stands behind the answer.
 
         Raises:
             ModelError: the model failed on this frame; the next one may work.
@@ -57,18 +67,25 @@ class Bundle:
         ready_ns = time.perf_counter_ns()
         self.interpreter.invoke()
         invoked_ns = time.perf_counter_ns()
-        outputs = self.interpreter.output_views()
+        read = self._features.read(self.interpreter.output_views(), evidence=evidence)
         if self._compares:
-            outputs.append(self.interpreter.input_view())
-        found = self.decode(outputs, transform, min_confidence)
-        del outputs  # held, they would make the next `invoke` fail
+            read.outputs.append(self.interpreter.input_view())
+        found = self.decode(read.outputs, transform, min_confidence)
+        more = Evidence(self.decode(read.outputs, transform, EVIDENCE_FROM), *_bytes_of(read)) if evidence else None
+        del read  # views that are held would make the next `invoke` fail
         done_ns = time.perf_counter_ns()
         return Answer(
             found=found,
             preprocess_ms=_ms(ready_ns - start_ns),
             infer_ms=_ms(invoked_ns - ready_ns),
             decode_ms=_ms(done_ns - invoked_ns),
+            evidence=more,
         )
+
+
+def _bytes_of(read: Read) -> Iterator[bytes]:
+    for values in (read.embedding, read.log_confidences):
+        yield b"" if values is None else values.astype("<f4").tobytes()
 
 
 class _MakesInputs(Protocol):
@@ -119,7 +136,7 @@ def load_bundle(
         ModelError: a file is missing or too large, the manifest is wrong, or the model has other tensors than it says.
     """
     manifest = manifest or load_manifest(folder / "manifest.yaml")
-    labels = _load_labels(folder / manifest.labels) if manifest.labels else ()
+    labels = load_labels(folder / manifest.labels) if manifest.labels else ()
     model = _read(folder / "model.tflite", MAX_MODEL_BYTES)
     try:
         interpreter = Interpreter(
@@ -141,12 +158,14 @@ def load_bundle(
             warning=interpreter.warning,
             window=window_of(manifest.input),
         )
-        return Bundle(info, manifest, _stepped(interpreter, manifest.input), labels)
+        head = _read(folder / manifest.head, MAX_HEAD_BYTES) if manifest.head else None
+        return Bundle(info, manifest, _stepped(interpreter, manifest.input), labels, head)
     except ModelError as exc:
         raise ModelError(f"{folder / 'model.tflite'}: {exc}") from exc
 
 
-def _load_labels(path: Path) -> tuple[str, ...]:
+def load_labels(path: Path) -> tuple[str, ...]:
+    """A label a line, line 0 for class 0. Raises ModelError: it is missing, too large, or no text."""
     text = _read(path, MAX_LABELS_BYTES)
     try:
         return tuple(line.strip() for line in text.decode("utf-8").rstrip("\n").split("\n"))

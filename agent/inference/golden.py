@@ -187,7 +187,7 @@ class GoldenSet:
         path = self._folder / EXPECTED
         try:
             expected = msgspec.json.decode(_read(path, MAX_EXPECTED_BYTES), type=Expected)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise ModelError(f"{path}: {str(exc)[:300]}; `edge-agent models golden` writes this file") from exc
         self.samples, self.min_confidence = expected.samples, expected.min_confidence
 
@@ -234,7 +234,7 @@ def load_picture(path: Path) -> Image:
         raise ModelError(f"{path}: not a picture that can be read")
     if max(image.shape) > MAX_SIDE_PX:
         raise ModelError(
-            f"{path}: {image.shape[1]}x{image.shape[0]} px; golden pictures have at most {MAX_SIDE_PX} a side"
+            f"{path}: {image.shape[1]}x{image.shape[0]} px; expected a picture of at most {MAX_SIDE_PX} a side"
         )
     return np.asarray(image, np.uint8)
 

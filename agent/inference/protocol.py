@@ -10,10 +10,11 @@ from dataclasses import dataclass
 
 import msgspec
 
+from agent.manifest import Reference
 from agent.values import Found, Window
 
-REQUEST = struct.Struct("<cIIId")
-"""A key of DTYPES, the shape (0: there is no third dimension), and min_confidence."""
+REQUEST = struct.Struct("<cIIId?")
+"""A key of DTYPES, the shape (0: there is no third dimension), min_confidence, and whether evidence is wanted."""
 
 DTYPES = {b"u": "uint8", b"f": "float32"}
 """Of pictures, and of samples."""
@@ -57,6 +58,23 @@ class Ready(msgspec.Struct, frozen=True):
     info: BundleInfo
     bare_bytes: int
     """Resident memory of the process before it read the model."""
+    reference: Reference | None = None
+    """What the model said of the data it was measured on."""
+
+
+EVIDENCE_FROM = 0.1
+"""Confidence from which evidence tells what was found, whatever the pipeline's own min_confidence is."""
+
+
+class Evidence(msgspec.Struct, frozen=True):
+    """What stands behind an answer, for who wants to know how sure the model is."""
+
+    found: Found
+    """All from EVIDENCE_FROM on."""
+    embedding: bytes = b""
+    """float32, little-endian; empty when the manifest names no embedding."""
+    log_confidences: bytes = b""
+    """Natural logarithm of each class's confidence, float32; of classes with an embedding only."""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -66,6 +84,8 @@ class Answer(msgspec.Struct, frozen=True):
     preprocess_ms: float
     infer_ms: float
     decode_ms: float
+    evidence: Evidence | None = None
+    """When it was asked for."""
 
 
 class GoldenSample(msgspec.Struct, frozen=True):
@@ -90,3 +110,5 @@ class WorkerLimits:
     """Added to the process's niceness, so that live frames keep their time."""
     trial: bool = False
     """Look for outputs without a finite number; decoders leave such values out, and nobody would notice."""
+    all_classes: bool = False
+    """Answer with all classes, whatever the manifest's top_k says: for measuring."""

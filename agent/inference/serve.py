@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from agent.config import Delegate
+from agent.decode.confidence import MAX_CANDIDATES
 from agent.errors import ModelError
 from agent.inference.bundle import Bundle, load_bundle
 from agent.inference.golden import GoldenSet
@@ -34,7 +35,7 @@ from agent.inference.protocol import (
     Ready,
     WorkerLimits,
 )
-from agent.manifest import load_manifest
+from agent.manifest import ClassifyDecoder, Manifest, load_manifest
 from agent.values import Image, Samples, Tensor
 from agent.wire.archive import ArchiveError, archive_digest
 
@@ -64,6 +65,8 @@ def serve(
         if sha256 is not None:
             _check_digest(folder, sha256)
         manifest = load_manifest(folder / "manifest.yaml")
+        if limits.all_classes:
+            manifest = _with_all_classes(manifest)
         bare_bytes = process_memory_bytes("VmRSS")
         _limit_memory(limits.memory_bytes, manifest.limits.max_memory_bytes)
         with _without_greeting():
@@ -71,7 +74,7 @@ def serve(
     except (ModelError, MemoryError) as exc:
         daemon.send(_error(exc))
         return
-    daemon.send(READY + msgspec.msgpack.encode(Ready(bundle.info, bare_bytes)))
+    daemon.send(READY + msgspec.msgpack.encode(Ready(bundle.info, bare_bytes, manifest.reference)))
     desk = _Desk(bundle, shared, folder, checks_outputs=limits.trial)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon has gone: so do we
         while request := daemon.recv(REQUEST.size):
@@ -98,9 +101,9 @@ class _Desk:
         return answer
 
     def _look(self, request: bytes) -> Answer:
-        dtype, first, second, third, min_confidence = REQUEST.unpack(request)
+        dtype, first, second, third, min_confidence, evidence = REQUEST.unpack(request)
         shape = (first, second, third) if third else (first, second)
-        return self._run(self._shared.view(shape, DTYPES[dtype]), min_confidence)
+        return self._run(self._shared.view(shape, DTYPES[dtype]), min_confidence, evidence=evidence)
 
     def _try_golden(self, request: bytes) -> GoldenSample:
         (index,) = GOLDEN_REQUEST.unpack(request)
@@ -112,13 +115,20 @@ class _Desk:
         sample, agreement, answer = self._golden.try_one(index, self._run)
         return GoldenSample(sample.input, len(self._golden.samples), agreement, answer.infer_ms)
 
-    def _run_checked(self, data: Image | Samples, min_confidence: float) -> Answer:
-        answer = self._bundle.run(data, min_confidence)
+    def _run_checked(self, data: Image | Samples, min_confidence: float, *, evidence: bool = False) -> Answer:
+        answer = self._bundle.run(data, min_confidence, evidence=evidence)
         interpreter = self._bundle.interpreter
         for info, view in zip(interpreter.outputs, interpreter.output_views(), strict=True):
             if view.size and view.dtype.kind == "f" and not np.isfinite(view).any():
                 raise ModelError(f"the model's output {info.name} has no finite number")
         return answer
+
+
+def _with_all_classes(manifest: Manifest) -> Manifest:
+    decoder = manifest.decoder
+    if isinstance(decoder, ClassifyDecoder):
+        decoder = msgspec.structs.replace(decoder, top_k=MAX_CANDIDATES)
+    return msgspec.structs.replace(manifest, decoder=decoder)
 
 
 def _error(exc: Exception) -> bytes:

@@ -6,6 +6,7 @@ has numpy, OpenCV and the TFLite runtime imported, so that a new one costs milli
 
 import contextlib
 import fcntl
+import math
 import mmap
 import multiprocessing
 import multiprocessing.util
@@ -27,10 +28,11 @@ from typing import Literal, TypeVar
 
 import msgspec
 import numpy as np
+from msgspec import UNSET
 
 from agent.config import Delegate
 from agent.errors import ModelError, WorkerLost
-from agent.inference.golden import GoldenReport, report_on
+from agent.inference.golden import GoldenReport, is_finite, report_on
 from agent.inference.memory import process_memory_bytes
 from agent.inference.protocol import (
     ERROR,
@@ -43,6 +45,7 @@ from agent.inference.protocol import (
     Ready,
     WorkerLimits,
 )
+from agent.manifest import Reference
 from agent.values import Image, Samples, Tensor
 
 START_TIMEOUT_S = 60.0
@@ -51,6 +54,7 @@ START_TIMEOUT_S = 60.0
 _SLICE_S = 0.25
 """How often a wait looks whether the daemon is to stop."""
 
+_MAX_ERROR_CHARS = 500
 _KEPT = 128
 """Inference times that a worker remembers."""
 
@@ -64,9 +68,20 @@ Ending = Literal["crashed", "killed", "hung", "stopped"]
 
 
 _decode_ready = msgspec.msgpack.Decoder(Ready).decode
-_decode_answer = msgspec.msgpack.Decoder(Answer).decode
+_decode_any_answer = msgspec.msgpack.Decoder(Answer).decode
 _decode_sample = msgspec.msgpack.Decoder(GoldenSample).decode
 _decode_error = msgspec.msgpack.Decoder(str).decode
+
+
+def _decode_answer(data: bytes) -> Answer:
+    """Raises as msgspec does, also for numbers that no decoder gives: rules, pictures and messages are made of them."""
+    answer = _decode_any_answer(data)
+    times_ms, anomaly = (answer.preprocess_ms, answer.infer_ms, answer.decode_ms), answer.found.anomaly
+    usual = anomaly is UNSET or (anomaly.score >= 0.0 and anomaly.threshold > 0.0)
+    founds = [answer.found, *([answer.evidence.found] if answer.evidence else [])]
+    if not (usual and all(map(is_finite, founds)) and all(0.0 <= one_ms < math.inf for one_ms in times_ms)):
+        raise msgspec.ValidationError("numbers that no decoder gives")
+    return answer
 
 
 def warm_up() -> ForkServerContext:
@@ -122,6 +137,8 @@ class Worker:
         self._process: ForkServerProcess | None = None
         self.info: BundleInfo
         """Which model it runs; there from `start` on."""
+        self.reference: Reference | None = None
+        """What the model said of the data it was measured on, as its manifest tells."""
         self._bare_bytes = 0
         self.loss: str | None = None
         """How the process was lost, once it was."""
@@ -172,7 +189,7 @@ class Worker:
         self._process = process
         try:
             ready = self._receive(timeout_s, _decode_ready)
-            self.info, self._bare_bytes = ready.info, ready.bare_bytes
+            self.info, self._bare_bytes, self.reference = ready.info, ready.bare_bytes, ready.reference
             return self.info
         except ModelError:
             self.close()
@@ -192,14 +209,14 @@ class Worker:
         """Of the worker process, for telemetry."""
         return self._process.pid if self._process else None
 
-    def run(self, data: Image | Samples, min_confidence: float) -> Answer:
+    def run(self, data: Image | Samples, min_confidence: float, *, evidence: bool = False) -> Answer:
         """Have one frame looked at: `submit` and `receive`."""
-        self.submit(data, min_confidence)
+        self.submit(data, min_confidence, evidence=evidence)
         return self.receive()
 
-    def submit(self, data: Image | Samples, min_confidence: float) -> None:
+    def submit(self, data: Image | Samples, min_confidence: float, *, evidence: bool = False) -> None:
         """Hand over a picture (uint8, H x W or H x W x C) or samples (float32, T x channels); they are copied.
-        `receive` has to follow before the next.
+        `receive` has to follow before the next. With `evidence` the answer tells how sure the model is.
 
         Raises:
             WorkerLost: the process has crashed.
@@ -208,7 +225,7 @@ class Worker:
         np.copyto(self._room_for(data), data)
         depth = data.shape[2] if data.ndim == 3 else 0
         dtype = b"u" if data.dtype == np.uint8 else b"f"
-        self._send(REQUEST.pack(dtype, data.shape[0], data.shape[1], depth, min_confidence))
+        self._send(REQUEST.pack(dtype, data.shape[0], data.shape[1], depth, min_confidence, evidence))
 
     def receive(self) -> Answer:
         """Wait for the answer to the picture that was handed over.
@@ -290,7 +307,8 @@ class Worker:
             text = _decode_error(message[1:])
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:  # the model has written over the process's memory
             raise self._lost("gave an answer that makes no sense", "crashed") from exc
-        raise ModelError(text)
+        line = "".join(char if char.isprintable() else " " for char in text[:_MAX_ERROR_CHARS])
+        raise ModelError(line or "the model failed")
 
     def _lost(self, what: str, ending: Ending) -> WorkerLost:
         """End what is left of the process and say how it ended."""

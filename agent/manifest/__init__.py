@@ -43,6 +43,7 @@ from agent.manifest.inputs import (
     Shape,
     Step,
 )
+from agent.manifest.reference import MAX_EMBEDDING_VALUES, Embeddings, Histogram, Reference
 from agent.manifest.section import (
     NAME_PATTERN,
     VERSION_PATTERN,
@@ -56,6 +57,7 @@ from agent.runtime.units import ByteSize
 from agent.runtime.yamlfile import DocumentError, load_document
 
 __all__ = [
+    "MAX_EMBEDDING_VALUES",
     "NAME_PATTERN",
     "TASK_OF",
     "VERSION_PATTERN",
@@ -66,6 +68,7 @@ __all__ = [
     "CropStep",
     "DecoderSpec",
     "DenoiseStep",
+    "Embeddings",
     "EqualizeStep",
     "Feedback",
     "FlipStep",
@@ -73,6 +76,7 @@ __all__ = [
     "FrontEnd",
     "GammaStep",
     "Golden",
+    "Histogram",
     "InputSpec",
     "Limits",
     "LogMelFrontEnd",
@@ -83,6 +87,7 @@ __all__ = [
     "Name",
     "Positive",
     "RawFrontEnd",
+    "Reference",
     "RegressDecoder",
     "RotateStep",
     "SegmentDecoder",
@@ -132,6 +137,13 @@ class Manifest(Section, frozen=True):
     """File in the bundle, one label a line, line 0 for class 0; null: classes are called by their number."""
     threads: Annotated[int, Meta(ge=1, le=64)] = 1
     """Threads of the interpreter. One is best for small models; measure before you raise it."""
+    embedding: str | None = None
+    """Output tensor with the features that the answer is made of: for drift, and for a head of the device's own."""
+    head: Literal["head.npy"] | None = None
+    """A NumPy array (N + 1) x classes, float32, made on a device of its operator's labels: embedding x head, the last
+    row being the bias, is added to the logarithm of the model's own confidences."""
+    reference: Reference | None = None
+    """What the model said of the data it was measured on; without it drift can't be found."""
     metrics: dict[str, float | int | str] = msgspec.field(default_factory=dict)
     """What the model was measured to reach, and on what."""
     golden: Golden | None = None
@@ -141,6 +153,8 @@ class Manifest(Section, frozen=True):
         for key, value in (("labels", self.labels), ("golden.dir", self.golden and self.golden.dir)):
             if value is not None and (not value or "/" in value or value.startswith(".")):
                 raise ValueError(f"{key}: expected a plain name in the bundle, got {value!r}")
+        if self.head and not (self.embedding and self.labels and self.task == "classify"):
+            raise ValueError("head: expected only with embedding, labels and task classify")
         takes_pictures = isinstance(self.input, InputSpec)
         kind = self.decoder.__struct_config__.tag
         if takes_pictures and isinstance(self.decoder, AnomalyDecoder | ForecastDecoder):

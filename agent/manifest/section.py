@@ -5,10 +5,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-"""Names that may stand in a topic: models, pipelines, devices, groups."""
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}(?!\n)$"
+"""Names that may stand in a topic: models, pipelines, devices, groups. `$` alone also matches before a last newline."""
 
-VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}$"
+VERSION_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,62}(?!\n)$"
 """Versions name folders: no separators, no leading dot."""
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]

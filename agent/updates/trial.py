@@ -34,6 +34,8 @@ _NICE = 10
 _PATIENCE_S = 10.0
 """For a frame in the second worker, which waits for everyone else."""
 _LOOK_EVERY_S = 0.02
+_DISAGREES_UNDER = 0.5
+"""A frame on which two models agree less than this is worth keeping."""
 _NOISE = 4
 """Pictures of noise, each another."""
 _USUAL_WH = (640, 480)
@@ -64,6 +66,7 @@ class Live(Protocol):
     def min_confidence(self) -> float: ...
     @property
     def last_seen(self) -> Seen | None: ...
+    def disagreed(self, seen: Seen, /) -> None: ...
 
 
 @dataclass
@@ -240,7 +243,10 @@ class Trial:
                 if seen is not None and looked_at.get(live.name) is not seen:
                     looked_at[live.name] = seen
                     answer = self._look(seen.frame.data, live.min_confidence)
-                    total += agree(seen.answer.found, answer.found)
+                    agreement = agree(seen.answer.found, answer.found)
+                    if agreement < _DISAGREES_UNDER:
+                        live.disagreed(seen)
+                    total += agreement
                     report.shadow_frames += 1
                     report.shadow_agreement = total / report.shadow_frames
             yield

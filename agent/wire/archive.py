@@ -15,7 +15,8 @@ from typing import BinaryIO, NamedTuple
 from agent.runtime.files import fsync_dir
 
 MANIFEST, MODEL, LABELS, LICENSE, GOLDEN = "manifest.yaml", "model.tflite", "labels.txt", "LICENSE", "golden"
-MAX_BYTES = {MANIFEST: 1 << 20, MODEL: 1 << 30, LABELS: 1 << 20, LICENSE: 1 << 20}
+HEAD = "head.npy"
+MAX_BYTES = {MANIFEST: 1 << 20, MODEL: 1 << 30, LABELS: 1 << 20, LICENSE: 1 << 20, HEAD: 64 << 20}
 """The largest size of each known name, in bytes; beside them only files in the folder `golden` are known."""
 KNOWN = (*MAX_BYTES, f"{GOLDEN}/*")
 MAX_GOLDEN_BYTES = 8 << 20

@@ -79,6 +79,19 @@ class Result(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="
     """Where the device was when the message was made; absent without a fresh fix."""
 
 
+class DriftFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """How unlike the model's reference the last frames are, by what was compared: confidence, classes, embedding."""
+
+    psi: dict[str, float]
+    """Population stability index: under 0.1 hardly, from 0.25 on a lot."""
+    ks: dict[str, float]
+    """Largest distance of the cumulated shares (Kolmogorov-Smirnov), of what has an order."""
+    max_psi: float
+    """From where on it counts as drift."""
+    frames: int
+    """That were compared."""
+
+
 class Event(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="edge.event/1"):
     """What the rules decided to tell: a label came, is still there, or went."""
 
@@ -95,6 +108,8 @@ class Event(StreamMessage, frozen=True, kw_only=True, tag_field="schema", tag="e
     """Where it was seen with that confidence, in pixels of the source frame; null for a whole-frame class."""
     frames: int
     """Frames in which it was seen so far."""
+    drift: DriftFigures | UnsetType = UNSET
+    """Of an event `drift`: what has changed."""
     position: Position | UnsetType = UNSET
     """Where the device was when the message was made; absent without a fresh fix."""
 
@@ -182,6 +197,19 @@ class LatencyMs(msgspec.Struct, frozen=True):
     max: float
 
 
+class SamplesTelemetry(msgspec.Struct, frozen=True, kw_only=True):
+    """Frames that a pipeline keeps to learn from."""
+
+    kept: int
+    bytes: int
+    waiting: int
+    """Not sent yet."""
+    labelled: int
+    """With a label of the operator's."""
+    dropped: int
+    """Could not be stored, or went because of the bound before they were sent; since the start."""
+
+
 class PipelineTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     """How one pipeline does. Counters count from the start of the daemon."""
 
@@ -197,6 +225,10 @@ class PipelineTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: LatencyMs | None
     """null when no frame was inferred in the interval."""
     source_state: Literal["starting", "running", "lost", "ended", "off"]
+    drift: DriftFigures | UnsetType = UNSET
+    """Of the last frames; absent where the model has no reference, or too few frames were seen."""
+    samples: SamplesTelemetry | UnsetType = UNSET
+    """Frames that are kept to learn from; absent where none are."""
 
 
 class OutboxTelemetry(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +261,10 @@ class MqttTelemetry(msgspec.Struct, frozen=True, kw_only=True):
     commands_dropped: int
     """Commands that were too large or came too fast."""
     last_error: str | None
+    certificate_expires_at: Time | UnsetType = UNSET
+    """When the device's own certificate ends; of a chain, its first part that does."""
+    ca_expires_at: Time | UnsetType = UNSET
+    """When the last of the configured authorities ends."""
 
 
 class Telemetry(Message, frozen=True, kw_only=True, tag_field="schema", tag="edge.telemetry/1"):
@@ -269,7 +305,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """What a command may carry; each command uses what it needs. An empty payload is an empty object."""
 
     pipeline: str | None = None
-    """For `snapshot` and `set`."""
+    """For `snapshot`, `set`, `label`, `samples` and `personalize`."""
     enabled: bool | None = None
     """For `set`: capture and infer, or not."""
     min_confidence: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
@@ -280,6 +316,14 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """For `model-pin`: hold the model at its version, or not."""
     version: str | None = None
     """For `model-activate`, which only works on the device itself."""
+    sample: Annotated[str, Meta(max_length=64)] | None = None
+    """For `label`: id of a sample, or of the event that it started."""
+    label: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
+    """For `label`: what it shows."""
+    right: bool | None = None
+    """For `label` instead of a label: the model was right, or wrong."""
+    max_bytes: Annotated[int, Meta(ge=1)] | None = None
+    """For `samples`: how much to send."""
 
 
 class Ack(msgspec.Struct, frozen=True, kw_only=True, tag_field="schema", tag="edge.ack/1"):

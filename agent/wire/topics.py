@@ -9,6 +9,12 @@ TRUST = "_trust"
 """Stands in the place of a model; none can have that name."""
 
 
+_OWN = frozenset(
+    ("status", "telemetry", "gap", "ack", "results", "events", "snapshots", "samples", "models", "commands")
+)
+"""What the levels below a device's branch begin with; an answer must not look like one of these."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topics:
     """The topics of one device."""
@@ -43,6 +49,10 @@ class Topics:
     def snapshots(self, pipeline: str) -> str:
         return f"{self.branch}/snapshots/{pipeline}"
 
+    def samples(self, pipeline: str) -> str:
+        """Frames that were kept to learn from."""
+        return f"{self.branch}/samples/{pipeline}"
+
     def model_state(self, model: str) -> str:
         return f"{self.branch}/models/{model}"
 
@@ -67,6 +77,16 @@ class Topics:
         if len(parts) == 4 and parts[0] in ("devices", "groups") and parts[2] == "commands":
             return parts[3]
         return None
+
+    def may_answer_on(self, topic: str) -> bool:
+        """Whether the answer to a command may go there. Who may send commands to one device must not make it speak to
+        others, nor in the place of what it says by itself; a broker's access list may be missing."""
+        if not topic.startswith(f"{self.prefix}/"):
+            return not topic.startswith("$")
+        owner, _, rest = topic.removeprefix(f"{self.prefix}/").partition("/")
+        if not topic.startswith(f"{self.branch}/"):
+            return owner not in ("devices", "groups", "releases", "blobs")
+        return rest.split("/")[1] not in _OWN
 
     def release_of(self, topic: str) -> str | None:
         """The model that a topic brings releases of (`_trust` for trust documents), or None when it is another."""

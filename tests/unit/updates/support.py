@@ -41,6 +41,7 @@ class LivePipeline:
         self.last_seen: Seen | None = None
         self.image = astronaut() if image is None else image
         self.troubles: list[str] = []
+        self.disagreements: list[object] = []
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop)
 
@@ -53,6 +54,9 @@ class LivePipeline:
         self._thread.join(20)
         self.active.close()
         assert not self._thread.is_alive()
+
+    def disagreed(self, seen: object) -> None:
+        self.disagreements.append(seen)
 
     @property
     def answered(self) -> int:

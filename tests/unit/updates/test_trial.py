@@ -184,6 +184,7 @@ class TestBadModel:
         blind = mutate((bundle / "model.tflite").read_bytes(), MUTANTS["blind"])
         folder, sha256 = variant(bundle, "blind", blind, edit=NO_GOLDEN)
         assert try_out(folder, sha256, live, stop).report.shadow_agreement == 0.0
+        assert live.disagreements
         assert refusal(folder, sha256, live, stop, min_shadow_agreement=0.5) == "shadow"
 
     def test_that_hangs_on_a_live_frame_is_refused(
