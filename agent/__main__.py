@@ -2,8 +2,9 @@
 
 import argparse
 import importlib
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from agent import __version__
 from agent.cli.common import DEFAULT_CONFIGS
@@ -50,6 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
     bench = add("bench", "measure this machine with the configured source and model", as_json)
     bench.add_argument("--seconds", type=float, default=10.0, metavar="N", help="how long to measure; default: 10")
     bench.add_argument("--pipeline", metavar="NAME", help="which pipeline to measure; default: the first")
+    _add_evaluate(add("evaluate", "measure a model on labelled data, on this machine, as the daemon runs it", as_json))
     inspect = add("inspect", "print a model's tensors, metadata and labels, and a manifest that fits", as_json)
     inspect.add_argument("model", metavar="MODEL.tflite")
     inspect.add_argument("--manifest", metavar="FILE", help="write the manifest here, instead of printing it")
@@ -65,6 +67,52 @@ def make_parser() -> argparse.ArgumentParser:
     demo = add("demo", "the whole thing on this machine: embedded broker, bundled clip, real model")
     demo.add_argument("--seconds", type=float, metavar="N", help="end by itself; default: run until Ctrl-C")
     return parser
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    evaluate.formatter_class = argparse.RawDescriptionHelpFormatter
+    evaluate.epilog = """\
+DATA is a folder with index.csv (classes) or COCO's annotations.json (boxes), or a CSV file (anomalies):
+  edge-agent evaluate digits --data mnist --limit 1000
+  edge-agent evaluate models/face/2026.11.1 --data faces --json
+  edge-agent evaluate swing --data swing.csv --label-column is_anomaly
+docs/learning.md tells what the figures mean; tools/evaluate.py draws them too."""
+    option = evaluate.add_argument
+    option("model", metavar="MODEL", help="a model of models.dir, or the folder of a bundle")
+    option("--data", required=True, metavar="DATA", help="seen by no training")
+    option("--split", default="test", choices=("train", "validation", "test"), help="of a folder; default: test")
+    option("--limit", type=_from_1, metavar="N", help="at most so many samples, spread evenly")
+    text = "what boxes are reported from; default: as the first pipeline with this model, or 0.5"
+    option("--min-confidence", type=_between(0, 1), metavar="N", help=text)
+    option("--label-column", metavar="NAME", help="of a CSV file: header of the labels; not 0 is an anomaly")
+    option("--rate-hz", type=_between(1e-9, 1e9), metavar="HZ", help="of its rows; default: the model's")
+    option("--time-column", metavar="NAME", help="header of the time; default: rows come at --rate-hz")
+    option("--delimiter", choices=tuple(",;:|/\t "), default=",", metavar="C", help="between columns; default: ,")
+
+
+def _from_1(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 on, got {text!r}")
+    return number
+
+
+def _between(low: float, high: float) -> Callable[[str], float]:
+    """A type of numbers."""
+
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = math.nan
+        if not low <= number <= high:
+            raise argparse.ArgumentTypeError(f"expected a number from {low:g} to {high:g}, got {text!r}")
+        return number
+
+    return read
 
 
 def _ago(text: str) -> float:

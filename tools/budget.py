@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tools.measures import Confusion
+from agent.evaluation.measures import Confusion
 
 ROUNDING = 1e-9
 """A budget of 0.01 allows a loss of 0.01, whatever floats make of it."""
@@ -31,6 +31,8 @@ class Candidate(NamedTuple):
     name: str
     folder: Path
     size_bytes: int
+    zipped_bytes: int
+    """What a dense file with many equal weights hides."""
     infer_ms: float
     """Median."""
     time_ratio: float
@@ -81,7 +83,26 @@ def choose(whole: Candidate, candidates: Sequence[Candidate], labels: Sequence[s
 
 
 def on_front(one: Candidate, others: Sequence[Candidate]) -> bool:
-    """Whether no other is as good in size, time and F1, and better in one of them (Pareto)."""
-    mine = (one.size_bytes, one.time_ratio, -one.confusion.macro[2])
-    theirs = [(other.size_bytes, other.time_ratio, -other.confusion.macro[2]) for other in others]
+    """Whether no other is as good in size, time, F1 and the worst class, and better in one of them (Pareto).
+
+    Digits that the table does not show do not count: of times they are noise.
+    """
+    mine = _costs(one)
+    theirs = [_costs(other) for other in others]
     return not any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in theirs)
+
+
+def _costs(one: Candidate) -> tuple[float, ...]:
+    worst = min(f1 for _, f1 in _by_class(one.confusion))
+    return one.size_bytes, round(one.time_ratio, 2), -round(one.confusion.macro[2], 4), -round(worst, 4)
+
+
+def worst_class(confusion: Confusion, labels: Sequence[str]) -> tuple[str, float]:
+    """The class with the lowest F1, of those that are a label or an answer at least once; and its F1."""
+    place, f1 = min(_by_class(confusion), key=lambda pair: pair[1])
+    return labels[place], f1
+
+
+def _by_class(confusion: Confusion) -> list[tuple[int, float]]:
+    counts = enumerate(confusion.counts)
+    return [(n, one.f1) for n, one in counts if one.true_positives + one.false_positives + one.false_negatives]

@@ -13,6 +13,9 @@ from typing import Self
 from agent.config import Config, Pipeline, load_config
 from agent.errors import ConfigError
 
+_BAR = 24
+"""Characters of a progress bar."""
+
 DEFAULT_CONFIGS = (Path("config.yaml"), Path("/etc/edge-agent/config.yaml"))
 
 
@@ -72,7 +75,8 @@ def running_daemon(config_file: Path, *, quiet: bool = False) -> AbstractContext
 
 
 class ProgressLine:
-    """A line on stderr that counts up and tells the rate; silent when stderr is no terminal."""
+    """A line on stderr that counts up and tells the rate, with a bar where the end is known; silent when stderr is no
+    terminal."""
 
     def __init__(self, unit: str, total: int | None = None) -> None:
         self.count = 0
@@ -93,6 +97,10 @@ class ProgressLine:
         now_s = time.monotonic()
         if self._show and now_s - self._shown_s > 0.1:
             self._shown_s = now_s
-            of = f"/{self._total}" if self._total else ""
             rate = self.count / (now_s - self._started_s)
-            print(f"\r\x1b[K{self.count}{of} {self._unit}, {rate:.0f}/s", end="", file=sys.stderr, flush=True)
+            text = f"{self.count} {self._unit}, {rate:.0f}/s"
+            if self._total:
+                bar = "#" * (self.count * _BAR // self._total)
+                left_s = (self._total - self.count) / rate
+                text = f"[{bar:.<{_BAR}}] {self.count}/{self._total} {self._unit}, {rate:.0f}/s, {left_s:.0f} s left"
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)

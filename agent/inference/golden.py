@@ -8,7 +8,6 @@ else. `golden/expected.json`:
 with `found` as in results. Workers decode the pictures; the daemon never does.
 """
 
-import io
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -209,10 +208,12 @@ def load_input(path: Path) -> Image | Samples:
     if path.suffix != ".npy":
         return load_picture(path)
     try:
-        window = np.load(io.BytesIO(_read(path, MAX_PICTURE_BYTES)), allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError, MemoryError) as exc:
+        window = load_npy(_read(path, MAX_PICTURE_BYTES))
+    except ModelError:
+        raise
+    except ValueError as exc:
         raise ModelError(f"{path}: not a .npy file that can be read") from exc
-    if not isinstance(window, np.ndarray) or window.dtype != np.float32 or window.ndim != 2:
+    if window.dtype != np.float32 or window.ndim != 2:
         raise ModelError(f"{path}: expected float32, samples x channels")
     return np.ascontiguousarray(window)
 

@@ -3,31 +3,30 @@
 import io
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 
 from agent.cli.replay import replay
-from agent.config import load_config
+from agent.config import CsvSource, load_config
+from agent.evaluation.evaluate import Labelled, evaluate
+from agent.evaluation.series import read_series
 from agent.inference.bundle import load_bundle
 from agent.inference.golden import GoldenSet
 from agent.inference.locate import find_bundle
 from agent.manifest import load_manifest
 from tests.sim.bundles import OWN, ROOT
-from tools.evaluate import IN_MANIFEST, evaluate, main
-from tools.labelled import csv_source, read_series
+from tools.evaluate import IN_MANIFEST, main
 
 SWING = find_bundle(OWN, "swing")
 HELD_OUT = ROOT / "agent" / "demo" / "swing.csv"
-TABLE = Namespace(rate_hz=50.0, time_column=None, delimiter=",")
-OPTIONS = Namespace(**vars(TABLE), data=HELD_OUT, label_column="is_anomaly")
+DATA = Labelled(HELD_OUT, label_column="is_anomaly", rate_hz=50.0)
 COMMAND = ["--data", str(HELD_OUT), "--rate-hz", "50", "--label-column", "is_anomaly"]
 
 
 @pytest.mark.runtime
 def test_the_held_out_data_give_the_figures_in_the_manifest() -> None:
-    report, metrics = evaluate(SWING, OPTIONS), load_manifest(SWING / "manifest.yaml").metrics
+    report, metrics = evaluate(SWING, DATA), load_manifest(SWING / "manifest.yaml").metrics
     assert {name: report[name] for name in IN_MANIFEST["anomaly"]} == {
         name: pytest.approx(metrics[name], abs=0.005) for name in IN_MANIFEST["anomaly"]
     }
@@ -52,10 +51,20 @@ def test_it_measures_what_the_agent_says() -> None:
     file = io.BytesIO()
     replay(config, config.pipelines[0], str(HELD_OUT), file)
     said = [json.loads(line)["anomaly"]["is_anomaly"] for line in file.getvalue().splitlines()]
-    windows = read_series(csv_source(HELD_OUT, TABLE), load_bundle(SWING).info.window, "is_anomaly").windows
+    source = CsvSource(path=str(HELD_OUT), rate_hz=50.0)
+    windows = read_series(source, load_bundle(SWING).info.window, "is_anomaly").windows
     right = sum(answer and one.is_anomaly for answer, one in zip(said, windows, strict=True))
-    report = evaluate(SWING, OPTIONS)
+    report = evaluate(SWING, DATA)
     assert (right, sum(said)) == (report["true_positives"], report["true_positives"] + report["false_positives"])
+
+
+def test_scores_are_ranked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plot = tmp_path / "curve.png"
+    assert main([str(SWING), *COMMAND, "--json", "--limit", "200", "--pr-plot", str(plot)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["windows"] == 200
+    assert 0.9 < report["average_precision"] <= 1.0
+    assert plot.read_bytes().startswith(b"\x89PNG")
 
 
 def test_figures_are_written_into_the_manifest_and_the_rest_stays(

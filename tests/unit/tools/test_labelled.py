@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from agent.errors import SourceError
+from agent.evaluation.series import read_series
 from agent.values import Window
-from tools.labelled import csv_source, read_series
+from tools.labelled import csv_source
 
 TABLE = Namespace(rate_hz=4.0, time_column=None, delimiter=",")
 

@@ -1,0 +1,132 @@
+"""`edge-agent evaluate` as a user types it: by name and by folder, its figures, and how it ends."""
+
+import io
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from agent.__main__ import main
+from agent.cli.common import ProgressLine
+from tests.paths.test_command_line import edge_agent, one_line
+from tests.sim import wait_until
+from tests.sim.agent import make_config
+from tests.sim.bundles import OWN, ROOT, make_bundle
+from tests.sim.labelled import face_set
+from tests.unit.tools.drawn import make_set
+from tools.evaluate import main as tool
+
+NOWHERE = 9  # the discard port: nobody listens there
+LATENCY = ("latency_p50_ms", "latency_p99_ms")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> dict[str, Any]:
+    return make_config(tmp_path, NOWHERE, make_bundle("face", tmp_path))
+
+
+def figures(text: str) -> dict[str, Any]:
+    """Those that are the same each time."""
+    report = json.loads(text)
+    assert all(report.pop(name) > 0 for name in LATENCY)
+    return report
+
+
+@pytest.mark.runtime
+def test_a_models_name_is_enough_on_a_device(tmp_path: Path, config: dict[str, Any]) -> None:
+    """What boxes are reported from, and threads, are those of the pipeline that runs the model."""
+    config["pipelines"][0].update(min_confidence=0.9, threads=2)
+    data = face_set(tmp_path / "faces")
+    done = edge_agent(tmp_path, "evaluate", "face", "--data", str(data), "--json", config=config)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = figures(done.stdout)
+    assert (report["model"], report["threads"], report["min_confidence"], report["pictures"]) == ("face", 2, 0.9, 7)
+    assert report["recall"] < 1.0 < 2 * report["map_50"]
+
+
+@pytest.mark.runtime
+def test_the_tool_and_the_device_say_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # there is no configuration, and no need of one
+    readings = tmp_path / "swing.csv"
+    readings.write_text("".join((ROOT / "agent" / "demo" / "swing.csv").read_text().splitlines(keepends=True)[:600]))
+    for bundle, arguments in (
+        (OWN / "digits", ["--data", str(make_set(tmp_path / "drawn")), "--limit", "7"]),
+        (OWN / "swing", ["--data", str(readings), "--label-column", "is_anomaly"]),
+    ):
+        assert main(["evaluate", str(bundle), *arguments, "--json"]) == 0
+        on_device = figures(capsys.readouterr().out)
+        assert tool([str(bundle), *arguments, "--json"]) == 0
+        assert figures(capsys.readouterr().out) == on_device
+    assert main(["evaluate", str(bundle), *arguments]) == 0
+    assert re.search(rf"^f1 +{on_device['f1']}$", capsys.readouterr().out, re.MULTILINE)
+
+
+class TestHowItEnds:
+    """Each error is one line that names what is wrong, with the exit code of its kind."""
+
+    def test_without_a_configuration_a_name_says_nothing(self, tmp_path: Path) -> None:
+        done = edge_agent(tmp_path, "evaluate", "face", "--data", "x")
+        assert (2, True) == (done.returncode, "name one with --config FILE" in one_line(done))
+
+    @pytest.mark.parametrize(
+        ("model", "arguments", "code", "message"),
+        [
+            ("faec", ["--data", "x"], 3, "no model 'faec' (models there: face)"),
+            ("face", ["--data", "x"], 4, "x/annotations.json: no such file or directory"),
+            (str(OWN / "digits"), ["--data", "x"], 4, "x/index.csv: no such file or directory"),
+            (str(OWN / "swing"), ["--data", "x.csv"], 2, "name the labels with --label-column"),
+            (str(OWN / "swing"), ["--data", "x.csv", "--label-column", "y"], 4, "x.csv"),
+        ],
+    )
+    def test_what_can_not_be_used(
+        self,
+        tmp_path: Path,
+        config: dict[str, Any],
+        capsys: pytest.CaptureFixture[str],
+        model: str,
+        arguments: list[str],
+        code: int,
+        message: str,
+    ) -> None:
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        assert main(["evaluate", model, *arguments, "--config", str(tmp_path / "config.yaml")]) == code
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert message in said.err
+
+    def test_a_model_that_is_broken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = tmp_path / "digits"
+        shutil.copytree(OWN / "digits" / "2026.11.1", folder)
+        (folder / "model.tflite").write_bytes(b"\x89HDF\r\n\x1a\n" * 100)
+        assert main(["evaluate", str(folder), "--data", str(make_set(tmp_path / "drawn"))]) == 3
+        assert "model.tflite" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("option", ["--limit=0", "--limit=x", "--min-confidence=1.1", "--rate-hz=0", "--split=all"])
+    def test_a_wrong_option(self, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit, match="2"):
+            main(["evaluate", "face", "--data", "x", option])
+        assert option.partition("=")[0] in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_on_a_terminal_a_bar_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    far, near = os.openpty()
+    os.set_blocking(far, False)
+    shown = io.BytesIO()
+    with open(near, "w") as terminal, open(far, "rb", buffering=0) as screen:  # noqa: PTH123
+        monkeypatch.setattr("sys.stderr", terminal)
+        with ProgressLine("pictures", 100_000) as progress:
+
+            def is_shown() -> bool:
+                progress.add()
+                shown.write(screen.read() or b"")
+                return b" s left" in shown.getvalue()
+
+            wait_until(is_shown, 20)
+    assert re.search(rb"\r\x1b\[K\[\.{24}\] \d+/100000 pictures, \d+/s, \d+ s left", shown.getvalue())
