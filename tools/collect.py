@@ -2,6 +2,7 @@
 
     tools/collect.py --broker mqtts://collector@broker.example --store sqlite:collected.db
     tools/collect.py --store postgresql://collector@db.example/edge --group hall --client-id hall-1
+    tools/collect.py --store parquet:collected
     tools/collect.py --store sqlite:collected.db --report
 
 A device with `outbox.trim: collector` keeps each message until it is acknowledged here, after it is on the disk. Its
@@ -48,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     form: Any = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, epilog=EPILOG, formatter_class=form)
     add = parser.add_argument
-    where = "sqlite:FILE, or postgresql://[user@]host/name (default: %(default)s)"
+    where = "sqlite:FILE, parquet:FOLDER, or postgresql://[user@]host/name (default: %(default)s)"
     add("--store", default="sqlite:collected.db", metavar="URL", help=where)
     add("--report", action="store_true", help="say what the store holds and what is missing, and end; needs no broker")
     add("--json", action="store_true", help="with --report: one JSON document on standard output")
@@ -92,7 +93,7 @@ class Collector:
             OperatorError: the broker refuses it, or is away for too long.
         """
         for topic, payload in self._link.acks(f"{self._prefix}/devices/+/ack").items():
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+            with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 self._floors[topic.split("/")[-2]] = msgspec.json.decode(payload, type=Ack).seq
 
     def turn(self, timeout_s: float) -> None:
@@ -111,6 +112,8 @@ class Collector:
                 self._refuse(message.topic, exc)
         if batch:
             self._tell(self._store.put(batch, self._floors))
+        else:
+            self._store.tend()
         self._link.done(arrived)
 
     def _gather(self, timeout_s: float) -> None:

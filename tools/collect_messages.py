@@ -18,6 +18,7 @@ GAP = "edge.gap/"
 _Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 _DEVICE = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _TEXT_BYTES = 256
+_SHOWN_CHARS = 128
 
 
 class BadMessage(Exception):  # noqa: N818 - it says what the message is
@@ -91,13 +92,14 @@ def parse(arrived: Arrived, prefix: str) -> Numbered | Picture:
         BadMessage: it is no message of a device.
     """
     device, _, stream = arrived.topic.removeprefix(f"{prefix}/devices/").partition("/")
+    where = ascii(arrived.topic)[1:-1][:_SHOWN_CHARS]
     if not _DEVICE.fullmatch(device) or len(arrived.payload) > MAX_BYTES:
-        raise BadMessage(f"{len(arrived.payload)} bytes on {arrived.topic!r}")
+        raise BadMessage(f"{len(arrived.payload)} bytes on {where}")
     if stream.startswith("snapshots/"):
         tell = arrived.properties.get
         event_id, captured_at = tell("event_id", ""), tell("captured_at", "")
         if not event_id or "\0" in event_id + captured_at or len(event_id + captured_at) > _TEXT_BYTES:
-            raise BadMessage(f"{arrived.topic}: expected the user properties event_id and captured_at")
+            raise BadMessage(f"{where}: expected the user properties event_id and captured_at")
         return Picture(device, arrived.topic, event_id, captured_at, arrived.payload)
     try:
         head = _decode(arrived.payload)
@@ -105,9 +107,9 @@ def parse(arrived: Arrived, prefix: str) -> Numbered | Picture:
             _decode_gap(arrived.payload)
         text = arrived.payload.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise BadMessage(f"{arrived.topic}: {exc}") from exc
+        raise BadMessage(f"{where}: {exc}") from exc
     if head.device != device or not head.prev < head.seq:
-        raise BadMessage(f"{arrived.topic}: device {head.device!r}, seq {head.seq}, prev {head.prev}")
+        raise BadMessage(f"{where}: device {head.device[:_SHOWN_CHARS]!r}, seq {head.seq}, prev {head.prev}")
     if "\0" in head.schema + head.time:
-        raise BadMessage(f"{arrived.topic}: a zero byte in its schema or time")
+        raise BadMessage(f"{where}: a zero byte in its schema or time")
     return Numbered(device, head.seq, head.prev, arrived.topic, head.schema, head.time, text, arrived.repeated)

@@ -60,14 +60,14 @@ def make_report(store: Store) -> list[DeviceReport]:
     return reports
 
 
-def _walk(chain: Iterable[tuple[int, int, bool]]) -> tuple[int, int, int, list[tuple[int, int]]]:
+def _walk(chain: Iterable[tuple[int, int, int, int, bool]]) -> tuple[int, int, int, list[tuple[int, int]]]:
     """First and last number, how many there are, and the holes. A gap that comes later in the order may close some."""
     first = last = count = 0
     holes: list[tuple[int, int]] = []
-    for seq, prev, jumps in chain:
+    for head, seq, prev, total, jumps in chain:
         if count and prev > last:
             holes.append((last, prev))
         if jumps:  # nothing lies between prev and seq, whatever the messages there said
             holes = [(behind, min(to, prev)) for behind, to in holes if behind < prev]
-        first, last, count = first if count else seq, seq, count + 1
+        first, last, count = first if count else head, seq, count + total
     return first, last, count, holes

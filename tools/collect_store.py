@@ -1,4 +1,4 @@
-"""Where a collector stores: SQLite or PostgreSQL, the same tables and the same statements in both.
+"""Where a collector stores: SQLite or PostgreSQL, the same tables and the same statements in both; or Parquet files.
 
 A batch is one transaction: the messages, and how far each device's chain is whole. Only when it is on the disk may it
 be acknowledged. Several collectors may write to one store: who is second waits for the first, and sees what it stored.
@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from tools.collect_messages import GAP, Numbered, Picture
 from tools.operator_login import OperatorError, UsageError
@@ -35,6 +34,10 @@ _INSERT = """INSERT INTO messages (device, seq, prev, topic, kind, time, jumps, 
     VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"""
 
 
+MESSAGES = "SELECT device, seq AS head, seq, prev, 1 AS total, jumps, kind, payload FROM messages"
+"""Each as a piece of its device's chain, of one message; see `Store.chain`."""
+
+
 class Database(Protocol):
     """What sqlite3 and psycopg have in common."""
 
@@ -57,21 +60,30 @@ class Stored:
 
 
 def open_store(url: str) -> "Store":
-    """`sqlite:FILE`, or `postgresql://[user@]host/name`. Makes the tables that are not there.
+    """`sqlite:FILE`, `postgresql://[user@]host/name` or `parquet:FOLDER`. Makes what is not there.
 
     Raises:
         UsageError: no such kind of store, or its library is not installed.
         OperatorError: it can't be opened; one line that says why.
     """
-    scheme = urlsplit(url).scheme
-    if scheme == "sqlite" and url.removeprefix("sqlite:").lstrip("/"):
-        return Store(_open_sqlite(url.removeprefix("sqlite:")), "?", "INTEGER PRIMARY KEY", "BLOB", sqlite3.Error)
+    scheme, _, path = url.partition(":")
+    if scheme == "sqlite" and path.lstrip("/"):
+        return Store(open_sqlite(path), "?", "INTEGER PRIMARY KEY", "BLOB", sqlite3.Error)
+    if scheme == "parquet" and path.lstrip("/"):
+        from tools.collect_parquet import open_parquet  # noqa: PLC0415 - it builds on this module
+
+        return open_parquet(Path(path))
     if scheme in ("postgresql", "postgres"):
         return _open_postgresql(url)
-    raise UsageError(f"--store {url}: expected sqlite:FILE or postgresql://[user@]host/name")
+    raise UsageError(f"--store {url}: expected sqlite:FILE, parquet:FOLDER or postgresql://[user@]host/name")
 
 
-def _open_sqlite(path: str) -> sqlite3.Connection:
+def open_sqlite(path: str) -> sqlite3.Connection:
+    """A file, made if it is not there; what is committed is on the disk.
+
+    Raises:
+        OperatorError: it can't be opened; one line that says why.
+    """
     try:
         connection = sqlite3.connect(Path(path), timeout=LOCKED_S, isolation_level=None)
         connection.execute("PRAGMA journal_mode = WAL")
@@ -98,6 +110,8 @@ def _open_postgresql(url: str) -> "Store":
 
 class Store:
     """One connection to a database. Made by `open_store`; close it."""
+
+    _chain = f"({MESSAGES}) AS chain"
 
     def __init__(self, database: Database, mark: str, counter: str, bytes_type: str, error: type[Exception]) -> None:
         self._database, self._mark, self._error = database, mark, error
@@ -138,6 +152,9 @@ class Store:
                 stored.whole_to[device] = self._advance(device, floors.get(device, 0), again, stored)
         return stored
 
+    def tend(self) -> None:
+        """To be called now and then, while nothing comes. A database needs nothing."""
+
     def devices(self) -> list[str]:
         """Whoever sent anything.
 
@@ -146,13 +163,14 @@ class Store:
         """
         return [device for (device,) in self._read("SELECT device FROM devices ORDER BY device")]
 
-    def chain(self, device: str) -> Iterator[tuple[int, int, bool]]:
-        """`seq`, `prev` and whether it may jump (see `Numbered`), of each message in the order of `seq`.
+    def chain(self, device: str) -> Iterator[tuple[int, int, int, int, bool]]:
+        """The pieces of a device's chain, in order: first and last `seq`, `prev` of the first, how many messages, and
+        whether it may jump (see `Numbered`). A piece has no hole; here each message is one.
 
         Raises:
             OperatorError: the database failed.
         """
-        yield from self._read("SELECT seq, prev, jumps FROM messages WHERE device = ? ORDER BY seq", device)
+        yield from self._read("SELECT head, seq, prev, total, jumps FROM {chain} WHERE device = ? ORDER BY seq", device)
 
     def gaps(self, device: str) -> list[str]:
         """Payloads of the gaps that a device announced.
@@ -160,7 +178,7 @@ class Store:
         Raises:
             OperatorError: the database failed.
         """
-        gaps = "SELECT payload FROM messages WHERE device = ? AND jumps = 1 AND kind LIKE ? ORDER BY seq"
+        gaps = "SELECT payload FROM {chain} WHERE device = ? AND jumps = 1 AND kind LIKE ? ORDER BY seq"
         return [payload for (payload,) in self._read(gaps, device, f"{GAP}%")]
 
     def late(self) -> dict[str, int]:
@@ -176,7 +194,7 @@ class Store:
     # --- inside ---------------------------------------------------------------------------------------------------
 
     def _run(self, statement: str, *values: object) -> Any:
-        return self._database.execute(statement.replace("?", self._mark), values)
+        return self._database.execute(statement.replace("{chain}", self._chain).replace("?", self._mark), values)
 
     def _read(self, statement: str, *values: object) -> Iterator[Any]:
         try:
@@ -222,8 +240,8 @@ class Store:
         A message says that there is nothing between its `prev` and itself. So it is next where `prev` is not behind
         what we have; nearly always it is the same.
         """
-        rows = "SELECT seq, prev FROM messages WHERE device = ? AND seq > ? ORDER BY seq LIMIT ?"
-        over = "SELECT max(seq) FROM messages WHERE device = ? AND jumps = 1 AND seq > ? AND prev <= ?"
+        rows = "SELECT seq, prev FROM {chain} WHERE device = ? AND seq > ? ORDER BY seq LIMIT ?"
+        over = "SELECT max(seq) FROM {chain} WHERE device = ? AND jumps = 1 AND seq > ? AND prev <= ?"
         while True:
             found = self._run(rows, device, whole_to, _STEP).fetchall()
             before = whole_to

@@ -1,5 +1,6 @@
 """tools/collect.py against a real broker: what it stores, what it acknowledges, and how several share the load."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from tests.sim import wait_until
 from tests.sim.broker import Broker, Listener
 from tests.sim.collectors import TOOL, Collector
+from tools.collect_parquet import ParquetStore
 
 ACK = "edge/devices/cam-1/ack"
 
@@ -83,6 +85,25 @@ def test_the_broker_keeps_what_comes_while_it_is_away(broker: Broker, tmp_path: 
         send(device, 3, 40)
         collector.start()
         wait_for_ack(device, 40)
+
+
+def test_each_message_is_once_in_parquet_files_also_after_kill_9(broker: Broker, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.dataset")
+    device, folder = broker.listen(ACK), tmp_path / "collected"
+    with Collector(tmp_path / "c", broker.port, store=f"parquet:{folder}") as collector:
+        send(device, 1, 100)
+        wait_for_ack(device, 100)
+        collector.kill()
+        send(device, 50, 200)
+        collector.start()
+        wait_for_ack(device, 200)
+        assert collector.end() == 0
+        assert collector.report()["cam-1"]["messages"] == 200
+    with contextlib.closing(ParquetStore(folder, roll_bytes=-1)) as store:
+        store.tend()
+
+    files = parquet.dataset(folder / "messages", partitioning="hive")
+    assert sorted(files.to_table().column("seq").to_pylist()) == list(range(1, 201))
 
 
 def test_a_new_store_goes_on_behind_what_was_acknowledged(broker: Broker, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.sim import free_port, require_program
+from tools import collect_parquet
 from tools.collect_messages import Numbered, Picture
 from tools.collect_report import DeviceReport, make_report
 from tools.collect_store import GIVEN_UP_AFTER, Store, open_store
@@ -40,10 +41,14 @@ def postgresql() -> Iterator[str]:
         subprocess.run([*control, "-m", "immediate", "stop"], check=True, capture_output=True)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+@pytest.fixture(params=["sqlite", "postgresql", "parquet"])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     if request.param == "sqlite":
         return f"sqlite:{tmp_path / 'collected.db'}"
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow")
+        monkeypatch.setattr(collect_parquet, "ROLL_BYTES", -1)  # each batch is written out before the next
+        return f"parquet:{tmp_path / 'collected'}"
     server = request.getfixturevalue("postgresql")
     import psycopg
 
@@ -163,9 +168,9 @@ def test_a_picture_is_stored_once(store: Store) -> None:
     assert list(store._read("SELECT event_id, jpeg FROM pictures")) == [("e1", b"\xff\xd8\x00")]
 
 
-@pytest.mark.parametrize("url", ["", "collected.db", "sqlite:", "sqlite://", "mysql://a/b"])
+@pytest.mark.parametrize("url", ["", "collected.db", "sqlite:", "sqlite://", "parquet:", "mysql://a/b"])
 def test_other_stores_are_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="expected sqlite:FILE or postgresql://"):
+    with pytest.raises(UsageError, match="expected sqlite:FILE, parquet:FOLDER or postgresql://"):
         open_store(url)
 
 
