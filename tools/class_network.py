@@ -1,11 +1,12 @@
 """What tools/train.py and tools/optimize.py run inside the environment with TensorFlow: trains a network that tells
 classes apart, and converts it to TFLite.
 
-    python class_network.py train pictures.npz model.keras --network cnn --classes 10 --epochs 6 …
-    python class_network.py convert model.keras FOLDER float fp16 dynamic int8 --calibration pictures.npz
+    python class_network.py train samples.npz model.keras --network cnn --classes 10 --epochs 6 …
+    python class_network.py convert model.keras FOLDER float fp16 dynamic int8 --calibration samples.npz
 
-`pictures.npz` holds `train` and `validation`, each N x height x width x channels, float32, as the model will get them
-on the device, and `train_labels` and `validation_labels`, int64.
+`samples.npz` holds `train` and `validation`, each N x height x width x channels or N x samples x channels, float32, as
+the model will get them on the device; `train_labels` and `validation_labels`, int64; `train_weights` and
+`validation_weights`, float32: how much each counts.
 """
 
 import argparse
@@ -16,95 +17,86 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.augment import Augment, Labelled, batches
+from tools.networks import NETWORKS, backbone_of, for_device, make_network, thaw
+
 LAST_RATE = 0.02
 """Share of the learning rate that is left at the end."""
+THAWED_RATE = 0.02
+"""Share of the learning rate at which a backbone's last block learns, once the new last layer has."""
 
 Pictures = NDArray[np.float32]
-
-
-# --- networks
-
-
-def _cnn(layers: Any, classes: int) -> list[Any]:
-    return [
-        layers.Conv2D(32, 3, activation="relu"),
-        layers.MaxPooling2D(2),
-        layers.Conv2D(64, 3, activation="relu"),
-        layers.MaxPooling2D(2),
-        layers.Conv2D(64, 3, activation="relu"),
-        layers.Flatten(),
-        layers.Dense(64, activation="relu"),
-        layers.Dense(classes, activation="softmax"),
-    ]
-
-
-def _mlp(layers: Any, classes: int) -> list[Any]:
-    return [
-        layers.Flatten(),
-        layers.Dense(500, activation="relu"),
-        layers.Dense(classes, activation="softmax"),
-    ]
-
-
-NETWORKS: Mapping[str, Callable[[Any, int], list[Any]]] = {"cnn": _cnn, "mlp": _mlp}
-"""Conv32-Pool-Conv64-Pool-Conv64-Dense64-Dense, and Dense500-Dense."""
 
 
 # --- training
 
 
 def train(arrays: Mapping[str, NDArray[Any]], options: argparse.Namespace) -> Any:
-    """The Keras model of the epoch that did best on the validation pictures."""
+    """The Keras model of the epoch that did best on the validation samples."""
     keras, tf = importlib.import_module("keras"), importlib.import_module("tensorflow")
     keras.utils.set_random_seed(options.seed)
     tf.config.experimental.enable_op_determinism()
-    network = keras.Sequential([keras.Input(arrays["train"].shape[1:])])
-    for layer in NETWORKS[options.network](keras.layers, options.classes):
-        network.add(layer)
+    if options.start is not None:
+        network = keras.models.load_model(options.start)
+    else:
+        network = make_network(keras, options.network, arrays["train"].shape[1:], options.classes)
+    name = options.network if options.start is None else f"on from {options.start.name}"
+    print(f"{name}: {network.count_params()} parameters, {len(arrays['train'])} samples", flush=True)
+    backbone = backbone_of(network)
+    if options.fine_tune and backbone is None:
+        sys.exit("--fine-tune: only for network transfer, of which a part was taught before")
+    fit(network, arrays, options, options.learning_rate)
+    if options.fine_tune:
+        print("now the last block of the backbone learns too", flush=True)
+        thaw(backbone)
+        fit(network, arrays, options, options.learning_rate * THAWED_RATE)
+    return network
+
+
+def fit(network: Any, arrays: Mapping[str, NDArray[Any]], options: argparse.Namespace, learning_rate: float) -> None:
+    """Train what may learn, until the validation samples say that it is enough."""
+    keras = importlib.import_module("keras")
     per_epoch = -(-len(arrays["train"]) // options.batch)
-    rate = keras.optimizers.schedules.CosineDecay(options.learning_rate, options.epochs * per_epoch, alpha=LAST_RATE)
+    rate = keras.optimizers.schedules.CosineDecay(learning_rate, options.epochs * per_epoch, alpha=LAST_RATE)
     makers = {
         "adam": lambda: keras.optimizers.Adam(rate),
         "sgd": lambda: keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
     }
     network.compile(makers[options.optimizer](), "sparse_categorical_crossentropy", metrics=["accuracy"])
-    print(f"{options.network}: {network.count_params()} parameters, {len(arrays['train'])} pictures", flush=True)
+    callbacks = [
+        keras.callbacks.EarlyStopping("val_loss", patience=options.patience, restore_best_weights=True),
+        keras.callbacks.LambdaCallback(on_epoch_end=_teller(options.epochs)),
+    ]
+    if options.tensorboard is not None:
+        callbacks.append(keras.callbacks.TensorBoard(str(options.tensorboard)))
+    learned, kept_back = (
+        Labelled(arrays[split], arrays[f"{split}_labels"], arrays[f"{split}_weights"])
+        for split in ("train", "validation")
+    )
     network.fit(
-        batches(arrays["train"], arrays["train_labels"], options),
+        batches(learned, augment_of(options), options.batch, options.seed),
         steps_per_epoch=per_epoch,
         shuffle=False,  # the batches are
-        validation_data=(arrays["validation"], arrays["validation_labels"]),
+        validation_data=tuple(kept_back),
         epochs=options.epochs,
         verbose=1 if sys.stdout.isatty() else 0,
-        callbacks=[
-            keras.callbacks.EarlyStopping("val_loss", patience=options.patience, restore_best_weights=True),
-            keras.callbacks.LambdaCallback(on_epoch_end=_teller(options.epochs)),
-        ],
+        callbacks=callbacks,
     )
-    return network
 
 
-def batches(
-    pictures: Pictures, labels: NDArray[np.int64], options: argparse.Namespace
-) -> Iterator[tuple[Pictures, NDArray[np.int64]]]:
-    """Without an end, in another order in each epoch, each picture moved by up to `shift_px`; its edge fills in."""
-    chance, reach = np.random.default_rng(options.seed), options.shift_px
-    count, height, width = pictures.shape[:3]
-    wide = np.pad(pictures, ((0, 0), (reach, reach), (reach, reach), (0, 0)), "edge") if reach else pictures
-    while True:
-        order = chance.permutation(count)
-        for start in range(0, count, options.batch):
-            chosen = order[start : start + options.batch]
-            down, right = chance.integers(0, 2 * reach + 1, (2, len(chosen), 1))
-            rows, columns = down + np.arange(height), right + np.arange(width)
-            yield wide[chosen[:, None, None], rows[:, :, None], columns[:, None, :]], labels[chosen]
+def augment_of(options: argparse.Namespace) -> Augment:
+    """How the command line wants samples changed."""
+    names = ("shift_px", "rotate_deg", "flip", "noise", "brightness", "low", "high")
+    return Augment(**{name: getattr(options, name) for name in names})
 
 
 def _teller(epochs: int) -> Callable[[int, dict[str, float]], None]:
@@ -122,16 +114,15 @@ def _teller(epochs: int) -> Callable[[int, dict[str, float]], None]:
 
 
 def convert(model: Any, variant: str, calibration: Pictures | None) -> bytes:
-    """TFLite for one picture at a time: tflite-runtime hands no other to XNNPACK.
+    """TFLite for one sample at a time, with the outputs `classes` and `embedding`.
 
     Args:
         model: the Keras model.
-        variant: `float`; `fp16`: weights only; `dynamic`: int8 weights; `int8`: input and output too.
-        calibration: pictures that show the range of every activation; needed for `int8`.
+        variant: `float`; `fp16`: weights only; `dynamic`: int8 weights; `int8`: input and outputs too.
+        calibration: samples that show the range of every activation; needed for `int8`.
     """
     keras, tf = importlib.import_module("keras"), importlib.import_module("tensorflow")
-    given = keras.Input(batch_shape=(1, *model.input_shape[1:]))
-    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(given, model(given)))
+    converter = tf.lite.TFLiteConverter.from_keras_model(for_device(keras, model))
     if variant != "float":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if variant == "fp16":
@@ -163,19 +154,31 @@ def convert_all(options: argparse.Namespace) -> None:
 # --- command line
 
 
+def add_augment_flags(parser: argparse.ArgumentParser) -> None:
+    """What `augment_of` wants, in what the network gets."""
+    parser.add_argument("--shift-px", type=int, required=True)
+    parser.add_argument("--flip", action="store_true")
+    for name in ("--rotate-deg", "--noise", "--brightness", "--low", "--high"):
+        parser.add_argument(name, type=float, required=True)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train")
-    training.add_argument("pictures", type=Path)
+    training.add_argument("samples", type=Path)
     training.add_argument("model", type=Path)
     training.add_argument("--network", choices=sorted(NETWORKS), required=True)
+    training.add_argument("--start", type=Path, help="a .keras model that learns on")
     training.add_argument("--classes", type=int, required=True)
     training.add_argument("--optimizer", choices=("adam", "sgd"), required=True)
+    training.add_argument("--fine-tune", action="store_true")
+    training.add_argument("--tensorboard", type=Path)
     training.add_argument("--learning-rate", type=float, required=True)
-    for name in ("--epochs", "--patience", "--batch", "--seed", "--shift-px"):
+    for name in ("--epochs", "--patience", "--batch", "--seed"):
         training.add_argument(name, type=int, required=True)
+    add_augment_flags(training)
     converting = commands.add_parser("convert")
     converting.add_argument("model", type=Path)
     converting.add_argument("folder", type=Path)
@@ -190,8 +193,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if options.command == "train":
-        with np.load(options.pictures, allow_pickle=False) as arrays:
-            train(arrays, options).save(options.model)
+        with np.load(options.samples, allow_pickle=False) as arrays:
+            loaded = dict(arrays)  # once: the file reads an array anew each time it is asked for
+        train(loaded, options).save(options.model)
         return 0
     if "int8" in options.variant and options.calibration is None:
         parser.error("int8 wants --calibration")

@@ -19,11 +19,15 @@ class LeftOut:
     broken: list[str] = field(default_factory=list)
     duplicates: int = 0
     contradicting: int = 0
-    """Pictures that are there under two labels, or more."""
+    """Those that are there under two labels, or more."""
+    alike: int = 0
+    """Pictures that look like another of their class."""
+    too_many: int = 0
+    """For the balance of classes."""
 
 
 def balance(entries: Iterable[Entry]) -> tuple[list[str], list[str]]:
-    """A table of pictures by class and split, and what one should know of it: lines each."""
+    """A table of samples by class and split, and what one should know of it: lines each."""
     counts = Counter((one.label, one.split) for one in entries)
     labels = sorted({label for label, _ in counts})
     totals = {label: sum(counts[label, split] for split in SPLITS) for label in labels}
@@ -32,7 +36,7 @@ def balance(entries: Iterable[Entry]) -> tuple[list[str], list[str]]:
         row = [*(counts[label, split] for split in SPLITS), totals[label]]
         table.append(f"| {label} | {' | '.join(map(str, row))} |")
     warnings = [
-        f"class {label} has no picture in split {split}"
+        f"class {label} has nothing in split {split}"
         for label in labels
         for split in SPLITS
         if not counts[label, split]
@@ -53,20 +57,30 @@ def card(title: str, licence: str, how: str, entries: Sequence[Entry], left_out:
     lines = [
         f"# {title}",
         "",
-        f"{len(entries)} pictures of {len({one.source for one in entries})} sources. Licence: {licence}.",
+        f"{len(entries)} {noun(entries)} of {len({one.source for one in entries})} sources. Licence: {licence}.",
         f"Made by `{how}`. SHA-256 of {INDEX}: `{sha256}`.",
         "",
         *table,
         "",
         f"Left out: {told(left_out)}.",
-        *(f"- no picture: {name}" for name in broken),
+        *(f"- broken: {name}" for name in broken),
         *(["", "To know:", *(f"- {warning}" for warning in warnings)] if warnings else []),
     ]
     return "\n".join(lines) + "\n"
 
 
 def told(left_out: LeftOut) -> str:
-    return (
-        f"{len(left_out.broken)} that are no pictures, {left_out.duplicates} duplicates, "
-        f"{left_out.contradicting} under two labels"
-    )
+    """In words."""
+    counts = {
+        "broken": len(left_out.broken),
+        "duplicates": left_out.duplicates,
+        "under two labels": left_out.contradicting,
+        "that look like another": left_out.alike,
+        "too many of their class": left_out.too_many,
+    }
+    return ", ".join(f"{count} {what}" for what, count in counts.items())
+
+
+def noun(entries: Sequence[Entry]) -> str:
+    """What the set is made of."""
+    return "windows" if entries and entries[0].path.endswith(".npy") else "pictures"

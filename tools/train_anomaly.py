@@ -9,13 +9,13 @@ score are those that find them best. Without, the last fifth of each recording i
 and a half times what 99 of 100 windows of it stay under. Measure the bundle with tools/evaluate.py on a recording that
 took no part in this.
 
-Windows are cut, normalised and scored by the agent's own code. TensorFlow only trains, in an environment of its own
-(.venv-zoo: 2 GB, made on first use). `--example` makes models/swing of what tools/watch_data.py has written.
+Windows are cut, normalised and scored by the agent's own code. TensorFlow only trains: from where this runs if it is
+there, or in an environment of its own (.venv-zoo: 2 GB, made on first use). `--example` makes models/swing of what
+tools/watch_data.py has written.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,6 +29,8 @@ import numpy as np  # noqa: E402
 
 from agent.capture.table import Rows  # noqa: E402
 from agent.errors import AgentError  # noqa: E402
+from agent.evaluation.anomalies import judge  # noqa: E402
+from agent.evaluation.series import LabelledWindow, read_series  # noqa: E402
 from agent.inference.bundle import load_bundle  # noqa: E402
 from agent.inference.golden import make_golden  # noqa: E402
 from agent.inference.series import window_of  # noqa: E402
@@ -36,10 +38,10 @@ from agent.manifest import AnomalyDecoder, Manifest, SeriesInput  # noqa: E402
 from agent.runtime.files import write_atomic  # noqa: E402
 from agent.runtime.yamlfile import DocumentError, parse_document  # noqa: E402
 from agent.values import Samples, Window  # noqa: E402
-from tools.build_zoo import VENV, ZooError, make_venv  # noqa: E402
-from tools.evaluate import judge  # noqa: E402
-from tools.labelled import LabelledWindow, add_table_options, csv_source, positive, read_series  # noqa: E402
+from tools.build_zoo import ZooError  # noqa: E402
+from tools.labelled import add_table_options, csv_source, positive  # noqa: E402
 from tools.measures import best_threshold  # noqa: E402
+from tools.training import TrainError, mean_and_std, rounded, run_network  # noqa: E402
 
 NETWORK = ROOT / "tools" / "anomaly_network.py"
 MAX_WINDOWS = 50_000
@@ -55,10 +57,6 @@ EXAMPLE = (
     f"--validation={EXAMPLE_FILES / 'validation.csv'}",
     "--comment=An arm that swings, or does something else. Made by tools/train_anomaly.py --example.",
 )  # fmt: skip
-
-
-class TrainError(Exception):
-    """One line: what is wrong, where, and how to mend it."""
 
 
 # --- from files to windows
@@ -101,33 +99,17 @@ def _thin_out(windows: Sequence[Samples]) -> Samples:
     return np.stack(windows[:: -(-len(windows) // MAX_WINDOWS)])
 
 
-def mean_and_std(windows: Samples) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Of each channel, rounded. Raises TrainError: a channel never changes."""
-    mean, std = windows.mean((0, 1), dtype=np.float64), windows.std((0, 1), dtype=np.float64)
-    if not std.min() > 0:
-        raise TrainError(f"channel {int(std.argmin())} (from 0) never changes: leave it out of --channels")
-    return _rounded(mean.tolist()), _rounded(std.tolist())
-
-
-def _rounded(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(f"{value:.6g}") for value in values)
-
-
 # --- from windows to a model
 
 
-def run_network(learned: Samples, kept: Samples, spec: SeriesInput, model: Path, options: argparse.Namespace) -> None:
-    """Train in .venv-zoo. Raises TrainError, ZooError."""
-    make_venv()
+def train(learned: Samples, kept: Samples, spec: SeriesInput, model: Path, options: argparse.Namespace) -> None:
+    """Raises TrainError, ZooError."""
     mean, std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
     code = options.code or max(2, spec.samples * len(spec.channels) // 6)
     with tempfile.TemporaryDirectory(prefix="train-anomaly-") as scratch:
         windows = Path(scratch) / "windows.npz"
         np.savez(windows, learned=(learned - mean) / std, kept_back=(kept - mean) / std)
-        command = [str(VENV / "bin" / "python"), str(NETWORK), str(windows), str(model)]
-        done = subprocess.run([*command, "--code", str(code), "--steps", str(options.steps)], check=False)
-    if done.returncode:
-        raise TrainError(f"{NETWORK.name} failed with code {done.returncode}: see the lines above")
+        run_network([str(windows), str(model), "--code", str(code), "--steps", str(options.steps)], NETWORK)
 
 
 def choose(
@@ -141,14 +123,14 @@ def choose(
     if not any(one.is_anomaly for one in labelled):
         scores = [answer.score for answer in judge(load_bundle(folder, manifest=plain), usual)]
         threshold = MARGIN * float(np.quantile(scores, USUAL_QUANTILE))
-        return AnomalyDecoder(threshold=_rounded([threshold])[0]), "from the usual alone"
+        return AnomalyDecoder(threshold=rounded([threshold])[0]), "from the usual alone"
     labels = [one.is_anomaly for one in labelled]
     found: list[tuple[float, AnomalyDecoder]] = []
     for part in (1, 2, 4, 8):
         smooth = AnomalyDecoder(threshold=1.0, average_samples=max(1, samples // part))
         bundle = load_bundle(folder, manifest=msgspec.structs.replace(plain, decoder=smooth))
         threshold, f1 = best_threshold([answer.score for answer in judge(bundle, labelled)], labels)
-        found.append((f1, msgspec.structs.replace(smooth, threshold=_rounded([threshold])[0])))
+        found.append((f1, msgspec.structs.replace(smooth, threshold=rounded([threshold])[0])))
     f1, decoder = max(found, key=lambda pair: pair[0])
     return decoder, f"F1 {f1:.4f} on the validation data"
 
@@ -226,7 +208,7 @@ def make(options: argparse.Namespace) -> Path:
     spec = msgspec.structs.replace(spec, mean=mean, std=std)
     plain = msgspec.structs.replace(plain, input=spec)
     folder.mkdir(parents=True, exist_ok=True)
-    run_network(learned, kept, spec, folder / "model.tflite", options)
+    train(learned, kept, spec, folder / "model.tflite", options)
     usual = [LabelledWindow(samples, 0.0, 0.0) for samples in kept]
     decoder, chosen = choose(folder, plain, spec.samples, labelled, usual)
     text = manifest_text(options, spec, decoder, chosen)

@@ -1,4 +1,4 @@
-"""Make the series of the predictive-maintenance example out of seglearn's recordings of a watch.
+"""Make the series of the examples out of seglearn's recordings of a watch.
 
     python3 tools/fetch_models.py series
     python3 tools/watch_data.py
@@ -10,6 +10,7 @@ for a machine at its usual work: a part that swings. The other six stand for wha
     .cache/data/swing/train-*.csv       people 1 to 5, the pendulum and nothing else
     .cache/data/swing/validation.csv    people 6 and 7, with other movements between: the threshold is chosen on these
     agent/demo/swing.csv                people 8 to 10 likewise: held out, nothing is chosen on these
+    .cache/data/movements/NAME/person-N/ all that is there, a file for each recording, for tools/dataset.py series
 
 A row is a sample at 50 Hz: acceleration in g, and 1 where it is another movement. The last two are joined of pieces, as
 the recordings hold one movement each: a piece of the usual, four seconds of another movement by the same arm, and so
@@ -30,8 +31,12 @@ ROOT = Path(__file__).resolve().parent.parent
 WATCH = ROOT / ".cache" / "data" / "watch_dataset.npy"
 SERIES = ROOT / ".cache" / "data" / "swing"
 HELD_OUT = ROOT / "agent" / "demo" / "swing.csv"
+MOVEMENTS = ROOT / ".cache" / "data" / "movements"
+NAMES = ("pendulum", "abduction", "forward-elevation", "internal-rotation", "external-rotation", "trapezius", "row")
+"""Of the exercises, in the order of their numbers; the package calls them PEN, ABD, FEL, IR, ER, TRAP and ROW."""
 
 HEADER = "accel_x_g,accel_y_g,accel_z_g,is_anomaly"
+CHANNELS = "accel_x_g,accel_y_g,accel_z_g,gyro_x_rad_s,gyro_y_rad_s,gyro_z_rad_s"
 RATE_HZ = 50
 USUAL = 0
 OTHERS = (1, 2, 3, 4, 5, 6)
@@ -44,7 +49,7 @@ Rows = NDArray[np.float64]
 
 
 class Recording(NamedTuple):
-    """One movement of one arm, rows of acceleration in g."""
+    """One movement of one arm, rows of acceleration in g and of angular velocity in rad/s."""
 
     person: int
     side: int
@@ -70,20 +75,20 @@ def load_recordings(path: Path) -> list[Recording]:
         np.lib.format.read_array_header_1_0(file)
         data = _ArraysOnly(file).load().item()
     return [
-        Recording(int(person), int(side), int(movement), series[:, :3])
+        Recording(int(person), int(side), int(movement), series[:, :6])
         for series, movement, person, side in zip(data["X"], data["y"], data["subject"], data["side"], strict=True)
     ]
 
 
 def pieces(recordings: Sequence[Recording], people: Sequence[int]) -> Iterator[tuple[Rows, bool]]:
-    """Parts of a stream in their order, and whether each is another movement than the usual."""
+    """Parts of a stream of acceleration in their order, and whether each is another movement than the usual."""
     turn = 0
     for person in people:
         for side in (0, 1):
             own = {one.movement: one.rows for one in recordings if (one.person, one.side) == (person, side)}
-            for part in np.array_split(own[USUAL], PARTS):
+            for part in np.array_split(own[USUAL][:, :3], PARTS):
                 yield part, False
-                other = own[OTHERS[turn % len(OTHERS)]]
+                other = own[OTHERS[turn % len(OTHERS)]][:, :3]
                 start = len(other) // 3
                 yield other[start : start + ANOMALY_S * RATE_HZ], True
                 turn += 1
@@ -97,6 +102,16 @@ def write_csv(path: Path, parts: Iterator[tuple[Rows, bool]]) -> int:
     return len(lines)
 
 
+def write_movement(one: Recording) -> Path:
+    """A file with all six channels, whose class and person the folders tell; returns its path."""
+    side = "right" if one.side else "left"
+    path = MOVEMENTS / NAMES[one.movement] / f"person-{one.person}" / f"{side}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [",".join(f"{value:.3f}" for value in row) for row in one.rows.tolist()]
+    path.write_text("\n".join([CHANNELS, *lines, ""]), encoding="utf-8")
+    return path
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,10 +123,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     usual = [one for one in recordings if one.person in TRAIN and one.movement == USUAL]
     for one in usual:
-        write_csv(SERIES / f"train-{one.person}-{'right' if one.side else 'left'}.csv", iter([(one.rows, False)]))
+        path = SERIES / f"train-{one.person}-{'right' if one.side else 'left'}.csv"
+        write_csv(path, iter([(one.rows[:, :3], False)]))
     print(f"{SERIES}/train-*.csv: {len(usual)} files, {sum(len(one.rows) for one in usual)} rows")
     for path, people in ((SERIES / "validation.csv", VALIDATION), (HELD_OUT, HELD_OUT_PEOPLE)):
         print(f"{path}: {write_csv(path, pieces(recordings, people))} rows")
+    print(f"{MOVEMENTS}: {len({write_movement(one) for one in recordings})} files")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""tools/train_anomaly.py: all but the training, which takes TensorFlow and has a test for `make soak`."""
+"""tools/train_anomaly.py: all but the training, which takes TensorFlow and has a test for `make test-slow`."""
 
 import shutil
 from pathlib import Path
@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from agent.evaluation.anomalies import judge
+from agent.evaluation.series import LabelledWindow, read_series
 from agent.inference.bundle import load_bundle
 from agent.inference.golden import GoldenSet
 from agent.manifest import AnomalyDecoder, load_manifest
 from agent.values import Samples
 from tests.sim.bundles import OWN, ROOT
 from tools.build_zoo import VENV
-from tools.evaluate import judge
-from tools.labelled import LabelledWindow, csv_source, read_series
+from tools.labelled import csv_source
 from tools.train_anomaly import choose, draft, main, make_parser, training_windows, window_of, write_golden
 
 SWING = OWN / "swing" / "2026.11.1"
