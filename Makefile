@@ -7,8 +7,12 @@ BIN := $(VENV)/bin
 PYTHON_TFLITE ?= $(if $(filter 3.11,$(VERSION)),$(PYTHON),$(shell python3.11 --version >/dev/null 2>&1 && echo python3.11))
 VENV_TFLITE := .venv/tflite-runtime
 PYTEST_ARGS ?=
+SECONDS ?= 60
+MINUTES ?= 30
+TRIM ?= collector
+STORM_ARGS ?=
 
-.PHONY: demo test check unit soak test-drivers bench models zoo swing learn schemas install uninstall clean help
+.PHONY: demo test check unit test-slow soak fuzz storm test-drivers test-systemd bench models zoo swing learn loop schemas install uninstall clean help
 
 help:  ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,8 +40,14 @@ endif
 unit-tflite: $(VENV_TFLITE)/.ready .cache/.ready-test
 	EDGE_AGENT_RUNTIME=tflite-runtime $(VENV_TFLITE)/bin/python -m pytest -n 3 --dist loadfile -m 'runtime and not slow' $(PYTEST_ARGS)
 
-soak: $(VENV)/.ready-test .cache/.ready-test  ## the long forms of the fault and power-cut tests
+test-slow: $(VENV)/.ready-test .cache/.ready-test  ## the long forms of the fault and power-cut tests
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
+
+soak: $(VENV)/.ready-test .cache/.ready-test  ## the daemon among faults: MINUTES=30, or FAULTS=300 of all kinds; TRIM=broker, SEED=
+	$(BIN)/python -m tests.soak --minutes $(MINUTES) --trim $(TRIM) $(if $(FAULTS),--faults $(FAULTS)) $(if $(SEED),--seed $(SEED))
+
+fuzz: $(VENV)/.ready-fuzz  ## everything that reads bytes from outside, with atheris: SECONDS=60 each, TARGET=command for one
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(if $(TARGET),--target $(TARGET))
 
 test-drivers: $(VENV)/.ready-test .cache/drivers/release  ## cameras, sensors, sound on real kernel drivers, in a virtual machine
 	$(BIN)/python -m tests.drivers.vm .cache/drivers $(BIN)/python -m pytest -p no:cacheprovider -p no:hypothesispytest \
@@ -45,6 +55,20 @@ test-drivers: $(VENV)/.ready-test .cache/drivers/release  ## cameras, sensors, s
 
 .cache/drivers/release: tools/setup/drivers.sh tests/drivers/init
 	tools/setup/drivers.sh .cache/drivers
+
+storm: $(VENV)/.ready-test  ## 1,000 simulated devices through a broker's restart and power cuts (mosquitto; a minute)
+	$(BIN)/python tools/simulate_fleet.py --own-broker $(STORM_ARGS)
+
+SYSTEMD := .cache/systemd/release .cache/systemd/wheels/ready .cache/drivers/release
+test-systemd: $(VENV)/.ready-test models $(SYSTEMD)  ## the service under a systemd of its own, as root
+	$(BIN)/python -m tests.systemd.guest .cache/systemd container tests/systemd/test_service.py $(PYTEST_ARGS)
+	$(BIN)/python -m tests.systemd.guest .cache/systemd machine tests/systemd/test_machine.py $(PYTEST_ARGS)
+
+.cache/systemd/release: tools/setup/systemd.sh tests/systemd/job.service
+	tools/setup/systemd.sh root .cache/systemd
+
+.cache/systemd/wheels/ready: pyproject.toml | $(VENV)/.ready-test .cache/systemd/release
+	tools/setup/systemd.sh wheels .cache/systemd $(BIN)/python
 
 bench: $(VENV)/.ready-demo models  ## measure this machine
 	$(BIN)/edge-agent bench
@@ -68,9 +92,13 @@ learn: $(VENV)/.ready-demo $(MNIST)/index.csv  ## the learning loop on MNIST: tr
 	$(BIN)/python tools/build_zoo.py --only-venv
 	$(BIN)/python tools/train.py --data $(MNIST) --out $(LEARNED) --force --name digits-mlp --network mlp --epochs 8
 	$(BIN)/python tools/train.py --data $(MNIST) --out $(LEARNED) --force --name digits-cnn --network cnn --shift-px 1
-	$(BIN)/python tools/optimize.py $(LEARNED)/digits-mlp/1 --data $(MNIST) --force
-	$(BIN)/python tools/optimize.py $(LEARNED)/digits-cnn/1 --data $(MNIST) --force
+	$(BIN)/python tools/optimize.py $(LEARNED)/digits-mlp/1 --data $(MNIST) --only fp16 dynamic int8 --force
+	$(BIN)/python tools/optimize.py $(LEARNED)/digits-cnn/1 --data $(MNIST) --shift-px 1 --plot $(LEARNED)/pareto.png --force
 	$(BIN)/python tools/evaluate.py $(LEARNED)/digits-cnn --data $(MNIST) --plot $(LEARNED)/confusion.png
+
+loop: $(VENV)/.ready-test $(MNIST)/index.csv  ## a device that meets unknown digits: drift, feedback, a better model (TensorFlow; ten minutes)
+	$(BIN)/python tools/build_zoo.py --only-venv
+	$(BIN)/python tools/learning_loop.py
 
 $(MNIST)/index.csv: | $(VENV)/.ready-demo
 	$(BIN)/python tools/fetch_models.py digits
@@ -97,6 +125,10 @@ $(VENV)/.ready-demo: pyproject.toml | $(BIN)/python
 
 $(VENV)/.ready-test: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	@touch $@
+
+$(VENV)/.ready-fuzz: pyproject.toml | $(VENV)/.ready-test
+	$(BIN)/python -m pip install --quiet --editable '.[test,fuzz]'
 	@touch $@
 
 $(VENV_TFLITE)/.ready: pyproject.toml

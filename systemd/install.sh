@@ -44,6 +44,9 @@ install_program() {
     trap 'rm -rf "$copy"' EXIT
     cp -r "$checkout/agent" "$checkout/pyproject.toml" "$checkout/README.md" "$checkout/LICENSE" "$copy"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore "$copy"
+    if [ -n "$DESTDIR" ]; then # programs name their Python by its whole path: it will be without DESTDIR's
+        find "$venv/bin" -type f -exec sed -i '1,2s|/[^ ]*/opt/edge-agent/venv/bin/|/opt/edge-agent/venv/bin/|' {} +
+    fi
     mkdir -p "$DESTDIR/usr/local/bin"
     ln -sfn /opt/edge-agent/venv/bin/edge-agent "$DESTDIR/usr/local/bin/edge-agent"
 }
@@ -102,7 +105,7 @@ install_models() {
 is_complete() {
     [ -f "$1/model.tflite" ] || return 1
     labels=$(sed -n 's/^labels: *\([^ #]*\).*/\1/p' "$1/manifest.yaml")
-    [ -z "$labels" ] || [ -f "$1/$labels" ]
+    [ -z "$labels" ] || [ "$labels" = null ] || [ -f "$1/$labels" ]
 }
 
 # Under another name first, so that half a copy is never taken for a whole one.

@@ -7,12 +7,17 @@ only written into messages, together with `synced` or `unsynced`.
 import ctypes
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 ClockState = Literal["synced", "unsynced"]
 
 _STA_UNSYNC = 0x40  # linux/timex.h
 _CHECK_EVERY_NS = 10_000_000_000
+_TIMESYNCD_FILE = Path("/run/systemd/timesync/synchronized")
+"""systemd-timesyncd(8) touches it whenever it has set the clock."""
+_TRUSTED_FOR_S = 32_000.0
+"""So long after it was last set the kernel takes its clock for unsynchronised: then it may be 16 s off, by 500 ppm."""
 
 
 class _Timex(ctypes.Structure):
@@ -29,14 +34,25 @@ class _Timex(ctypes.Structure):
     )
 
 
-def _kernel_says_synced() -> bool:
-    """Ask the kernel, as systemd and chrony report to it; works without either (adjtimex(2), read only)."""
+def _kernel_says_synced() -> bool | None:
+    """Ask the kernel, as systemd and chrony report to it; works without either (adjtimex(2), read only).
+
+    None where a sandbox forbids the question: systemd's ProtectClock= can't tell it from setting the clock.
+    """
     timex = _Timex()
     try:
         result = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     except (OSError, AttributeError):
         return False
-    return result >= 0 and not timex.status & _STA_UNSYNC
+    return None if result < 0 else not timex.status & _STA_UNSYNC
+
+
+def _timesyncd_says_synced() -> bool:
+    """Whether it was set lately; when the clock has jumped since, in either direction, it was not."""
+    try:
+        return abs(time.time() - _TIMESYNCD_FILE.stat().st_mtime) < _TRUSTED_FOR_S
+    except OSError:
+        return False
 
 
 class Clock:
@@ -55,7 +71,9 @@ class Clock:
         now_ns = time.monotonic_ns()
         if now_ns - self._checked_ns >= _CHECK_EVERY_NS:
             self._checked_ns = now_ns
-            self._state = "synced" if _kernel_says_synced() else "unsynced"
+            kernel = _kernel_says_synced()
+            synced = _timesyncd_says_synced() if kernel is None else kernel
+            self._state = "synced" if synced else "unsynced"
         return self._state
 
 

@@ -1,5 +1,6 @@
 """The unit and the installer: checked by systemd's own tools, and run into an empty folder."""
 
+import json
 import os
 import re
 import stat
@@ -15,7 +16,7 @@ from tests.sim import require_program
 
 REPOSITORY = Path(__file__).parents[2]
 SYSTEMD = REPOSITORY / "systemd"
-MAX_EXPOSURE = 2.0
+MAX_EXPOSURE = 1.6
 MEND = "apt-get install systemd"
 
 FAKE_PYTHON = f"""#!/bin/sh
@@ -25,7 +26,7 @@ case "$1 ${{2:-}}" in
 "-m pip")
     for last; do :; done
     ls "$last" >"$(dirname "$0")/installed"
-    echo '#!/bin/sh' >"$(dirname "$0")/edge-agent" && chmod +x "$(dirname "$0")/edge-agent" ;;
+    echo "#!$(dirname "$0")/python" >"$(dirname "$0")/edge-agent" && chmod +x "$(dirname "$0")/edge-agent" ;;
 *) exec {sys.executable} "$@" ;;
 esac
 """
@@ -77,6 +78,15 @@ def test_the_sandbox_is_tight(here: Path):
     assert done.returncode == 0
 
 
+def test_each_loosening_is_explained_beside_the_sandbox(here: Path):
+    """What counts against the unit is named in its comments."""
+    rows = json.loads(analyze("security", "--offline=true", "--json=short", here).stdout)
+    loosened = {re.split("[=/]", row["name"])[0] for row in rows if row["exposure"]}
+    comments = [line for line in (SYSTEMD / "edge-agent.service").read_text().splitlines() if line.startswith("#")]
+    assert len(loosened) > 5
+    assert not {name for name in loosened if not any(name in line for line in comments)}
+
+
 def test_the_service_tells_when_it_is_ready_is_watched_and_never_given_up():
     have = {key: unit()[key] for key in ("Type", "WatchdogSec", "Restart", "StartLimitIntervalSec")}
     assert have == {"Type": "notify", "WatchdogSec": "30", "Restart": "always", "StartLimitIntervalSec": "0"}
@@ -89,13 +99,6 @@ def test_a_worker_out_of_memory_does_not_take_the_service_down():
 
 def test_it_waits_neither_for_a_network_nor_for_the_time():
     assert not re.search("online|time-sync", unit()["After"])
-
-
-def test_the_kernel_may_be_asked_whether_the_clock_is_synchronised():
-    """`~@privileged` and ProtectClock would both forbid adjtimex, and every message would say `unsynced`."""
-    filters = [value for key, value in unit_lines() if key == "SystemCallFilter"]
-    assert "adjtimex" in filters[-1].split()
-    assert "ProtectClock" not in unit()
 
 
 @pytest.mark.parametrize("kind", ["video4linux", "alsa", "ttyUSB", "ttyACM"])
@@ -166,7 +169,9 @@ def test_install_puts_everything_in_its_place(device: Path):
 def test_the_program_is_where_the_unit_starts_it(device: Path):
     run("install.sh", device)
     program = unit()["ExecStart"].split()[0]
-    assert os.access(device / program.lstrip("/"), os.X_OK)
+    installed = device / program.lstrip("/")
+    assert os.access(installed, os.X_OK)
+    assert installed.read_text().startswith("#!/opt/edge-agent/venv/bin/python\n")
 
 
 def test_the_package_is_built_from_a_copy_with_all_it_needs(device: Path):
@@ -210,7 +215,8 @@ def test_complete_bundles_are_copied_and_a_running_one_is_not_touched(device: Pa
     (device / "var/lib/edge-agent/models/digits/current").unlink()
     subprocess.run(["rm", "-r", running], check=True)
     run("install.sh", device)
-    assert tree(REPOSITORY / "models/digits") == tree(device / "var/lib/edge-agent/models/digits")
+    for name in ("digits", "swing"):
+        assert tree(REPOSITORY / "models" / name) == tree(device / "var/lib/edge-agent/models" / name)
 
 
 def checkout_with(tmp_path: Path, change: Callable[[Path], None]) -> Path:

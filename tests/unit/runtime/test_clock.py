@@ -1,7 +1,9 @@
 """Wall time, and whether it can be trusted."""
 
+import os
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -63,3 +65,19 @@ def test_a_kernel_that_can_not_be_asked_is_not_trusted(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(clock.ctypes, "CDLL", no_library)
     assert Clock().state() == "unsynced"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "state"), [(0, "synced"), (31_000, "synced"), (33_000, "unsynced"), (-33_000, "unsynced")]
+)
+def test_where_the_kernel_may_not_be_asked_timesyncds_word_counts_for_nine_hours(
+    age_s: int, state: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """As in the systemd unit's sandbox; a file from the future means that the clock has been turned back since."""
+    told = tmp_path / "synchronized"
+    monkeypatch.setattr(clock, "_kernel_says_synced", lambda: None)
+    monkeypatch.setattr(clock, "_TIMESYNCD_FILE", told)
+    assert Clock().state() == "unsynced"
+    told.touch()
+    os.utime(told, (time.time() - age_s,) * 2)
+    assert Clock().state() == state
