@@ -1,18 +1,20 @@
-"""tools/optimize.py: what is taken and what is refused. The conversion takes TensorFlow; `make learn` shows it."""
+"""tools/optimize.py: what is taken and what is refused. How candidates are made is in test_optimize_network.py."""
 
 import shutil
 from pathlib import Path
 
+import cv2
 import pytest
 
+from agent.evaluation.measures import confuse
 from agent.inference.bundle import load_bundle
 from agent.inference.golden import GoldenSet
 from agent.inference.locate import find_bundle
 from tests.sim.bundles import FOR_TESTS, make_bundle, model_path
 from tests.unit.tools.drawn import destroyed, make_set
-from tools.budget import Budget, Candidate, Loss, Refused, choose, loss, on_front, over_budget
-from tools.measures import confuse
+from tools.budget import Budget, Candidate, Loss, Refused, choose, loss, on_front, over_budget, worst_class
 from tools.optimize import main
+from tools.optimize_view import candidate_table
 
 LABELS = ("cat", "dog")
 WANTED = [0] * 10 + [1] * 90
@@ -22,7 +24,7 @@ ONE_CAT_LESS = confuse([1, *WANTED[1:]], WANTED, 2)
 
 
 def candidate(name: str, size_bytes: int, time_ratio: float, confusion=PERFECT) -> Candidate:
-    return Candidate(name, Path(name), size_bytes, time_ratio, time_ratio, confusion)
+    return Candidate(name, Path(name), size_bytes, size_bytes, time_ratio, time_ratio, confusion)
 
 
 WHOLE = candidate("float", 1000, 1.0)
@@ -67,8 +69,26 @@ def test_when_nothing_is_good_enough_each_is_told_of() -> None:
 
 
 def test_the_front_has_what_no_other_beats() -> None:
-    every = [WHOLE, candidate("small", 100, 0.9), candidate("fast", 300, 0.5), candidate("neither", 300, 0.9)]
-    assert [one.name for one in every if on_front(one, every)] == ["small", "fast"]
+    every = [
+        WHOLE, candidate("small", 100, 0.9), candidate("fast", 300, 0.5), candidate("neither", 300, 0.9),
+        candidate("no faster than the clock tells", 300, 0.499), candidate("smallest", 90, 0.9, ONE_CAT_LESS),
+    ]  # fmt: skip
+    assert [one.name for one in every if on_front(one, every)] == [
+        "small", "fast", "no faster than the clock tells", "smallest",
+    ]  # fmt: skip
+
+
+def test_a_class_that_no_one_has_seen_is_not_the_worst() -> None:
+    answers, wanted = [0, 1, 1], [0, 1, 0]
+    assert worst_class(confuse(answers, wanted, 3), ("cat", "dog", "yeti")) == ("cat", pytest.approx(2 / 3))
+
+
+def test_the_table_marks_the_front_and_what_is_over_the_budget() -> None:
+    lines = candidate_table([WHOLE, candidate("int8", 250, 0.5, ONE_CAT_LESS)], LABELS, Budget(0.01, 0.01))
+    assert lines[1].startswith("* float")
+    assert lines[2].startswith("* int8")
+    assert "0.25" in lines[2]
+    assert lines[2].endswith("cat: 0.9474  cat: 0.0526  over the budget")
 
 
 def float_digits(tmp_path: Path) -> Path:
@@ -78,7 +98,7 @@ def float_digits(tmp_path: Path) -> Path:
 def test_a_candidate_that_loses_a_class_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, data = float_digits(tmp_path), make_set(tmp_path / "drawn")
     bad = destroyed(7, tmp_path / "pruned.tflite")
-    arguments = [str(folder), "--data", str(data), "--variants", "--candidate", str(bad), "--max-f1-drop", "0.2"]
+    arguments = [str(folder), "--data", str(data), "--only", "--candidate", str(bad), "--max-f1-drop", "0.2"]
     assert main(arguments) == 3
     said = capsys.readouterr()
     assert "pruned: class 7 loses 1.0000 of F1, allowed are 0.01" in said.err
@@ -93,13 +113,18 @@ def test_a_better_one_becomes_a_version_with_golden_pictures_and_metrics(
     folder, data = float_digits(tmp_path), make_set(tmp_path / "drawn")
     good = Path(shutil.copyfile(model_path("digits"), tmp_path / "int8.tflite"))
     bad = destroyed(7, tmp_path / "pruned.tflite")
-    arguments = [str(folder.parent), "--data", str(data), "--variants", "--candidate", str(good), str(bad)]
-    assert main(arguments) == 0
-    assert "int8 is version 1-int8" in capsys.readouterr().out
+    plot = tmp_path / "pareto.png"
+    arguments = [str(folder.parent), "--data", str(data), "--only", "--candidate", str(good), str(bad)]
+    assert main([*arguments, "--plot", str(plot)]) == 0
+    said = capsys.readouterr().out
+    assert "int8 is version 1-int8" in said
+    assert "recommended: threads" in said
+    assert cv2.imread(str(plot)) is not None
     made = find_bundle(folder.parent.parent, "digits_float")
     bundle = load_bundle(made)
     assert (made.name, bundle.info.version) == ("1-int8", "1-int8")
     assert bundle.manifest.metrics["f1"] == 1.0
+    assert (bundle.manifest.metrics["threads_speedup"] == 1.0) is (bundle.manifest.threads == 1)
     assert bundle.manifest.metrics["dataset"].startswith("drawn, split test, index ")
     golden = GoldenSet(made, bundle.manifest.golden)
     assert [golden.try_one(place, bundle.run)[1] for place in range(len(golden.samples))] == [1.0] * 10
@@ -117,7 +142,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture
     for arguments, message in (
         ([*whole, "--data", str(data)], "1.keras is not there: tools/train.py keeps it"),
         ([*whole, "--data", str(tmp_path)], "index.csv: no such file"),
-        ([*whole, "--data", str(data), "--variants", "--candidate", model, model], "another candidate has this name"),
+        ([*whole, "--data", str(data), "--only", "--candidate", model, model], "another candidate has this name"),
         ([str(FOR_TESTS / "nobody"), "--data", str(data)], "no model 'nobody'"),
     ):
         assert main(arguments) == 1
