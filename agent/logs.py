@@ -77,6 +77,7 @@ def _console(stream: TextIO) -> list[Processor]:
         structlog.processors.TimeStamper(fmt="%Y-%m-%d %H:%M:%S", utc=False, key="timestamp"),
         structlog.processors.format_exc_info,
         hide_secrets,
+        _make_printable,
         structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback),
     ]
 
@@ -118,6 +119,17 @@ def _hidden(key: object, value: Any) -> Any:
     if isinstance(value, int | float | None):
         return value
     return _hidden(None, repr(value) if not isinstance(value, BaseException) else str(value))
+
+
+def _make_printable(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Control characters, as in a topic that a stranger chose, would command the terminal."""
+    return {key: value if key == "exception" else _printable(value) for key, value in event.items()}
+
+
+def _printable(value: Any) -> Any:
+    if not isinstance(value, str) or value.isprintable():
+        return value
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in value)
 
 
 def _render_json(_logger: WrappedLogger, _method: str, event: EventDict) -> str:

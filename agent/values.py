@@ -88,6 +88,10 @@ class Transform:
     frame_wh: tuple[int, int]
 
 
+MAX_WINDOW_VALUES = 1 << 24
+"""65,536 samples of 256 channels; a minute of sound has fewer."""
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """The windows of samples that a model takes; made of its manifest."""
 
@@ -102,6 +106,15 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """A missing value is taken to be the last one for so long."""
     keeps_missing: bool
     """A window with values that are missing all the same is handed over (they are NaN), not left out."""
+
+    def __post_init__(self) -> None:
+        """A worker says this, and its model may have taken it over: within what a manifest can ask for."""
+        values = self.samples * max(1, len(self.channels))
+        rate_hz = 1.0 if self.rate_hz is None else self.rate_hz
+        if not (0 < values <= MAX_WINDOW_VALUES and 0 < self.stride <= MAX_WINDOW_VALUES):
+            raise ValueError(f"expected a window of at most {MAX_WINDOW_VALUES} values")
+        if not (0.0 < rate_hz <= 1e9 and self.max_gap_s >= 0.0):
+            raise ValueError("expected a rate and a gap")
 
 
 class Detection(msgspec.Struct, frozen=True):

@@ -56,7 +56,7 @@ def find_releases(link: OperatorLink, topics: Topics) -> dict[str, Release]:
             continue
         try:
             found[model] = msgspec.json.decode(unseal(payload, RELEASE_TYPE).payload, type=Release)
-        except (UpdateRefused, msgspec.MsgspecError) as exc:
+        except (UpdateRefused, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise OperatorError(f"{topic}: can't tell what it needs: {exc}; clear it with --release {model}") from exc
     return found
 

@@ -10,6 +10,7 @@ from typing import Literal
 import msgspec
 
 from agent.errors import UpdateRefused
+from agent.runtime.text import one_line
 from agent.updates.verify import Trust, open_release
 from agent.wire.messages import ModelState, Status
 from agent.wire.releases import REASONS, Release, chosen_by_percent
@@ -23,6 +24,9 @@ SETTLE_S = 10.0
 """Groups and hardware are not visible from outside: so long after the last device spoke up, no more are expected."""
 MAX_NUMBER = 2**31 - 1
 _MAX_STATE_BYTES = 256 << 10
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What a device can make of a message."""
+_MAX_WHY_CHARS = 500
 _SLICE_S = 0.2
 _PASSING = ("rate", "target")
 """Refusals that are no end: looked at later, or never meant for that device."""
@@ -77,7 +81,7 @@ def _note_state(states: dict[str, ModelState], device: str, payload: bytes) -> b
     """Keep what a device said, if it is a model state."""
     try:
         states[device] = msgspec.json.decode(payload[: _MAX_STATE_BYTES + 1], type=ModelState)
-    except msgspec.MsgspecError:
+    except _BROKEN:
         return False
     return True
 
@@ -104,7 +108,7 @@ class Standing:
 
     @property
     def why(self) -> str:
-        return ": ".join(filter(None, (self.reason_code, self.reason)))
+        return one_line(": ".join(filter(None, (self.reason_code, self.reason))), _MAX_WHY_CHARS)  # a device chose it
 
 
 class Rollout:
@@ -128,7 +132,7 @@ class Rollout:
         """Take in a message of a device."""
         *_, device, kind, last = topic.split("/")
         if kind != "models":
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*_BROKEN):
                 self._online[kind] = msgspec.json.decode(payload, type=Status).state
         elif last == self.release.model and _note_state(self._states, device, payload):
             known = device in self._standings and self._is_about(self._standings[device])

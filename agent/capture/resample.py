@@ -30,8 +30,10 @@ class Resampler:
         """Work out the filter.
 
         Raises:
-            SourceUnusable: the rates have too little in common.
+            SourceUnusable: the rates have too little in common, or one is under 1 Hz.
         """
+        if min(from_hz, to_hz) < 1:
+            raise SourceUnusable(f"can't bring sound from {from_hz} to {to_hz} Hz; is the model one for sound?")
         shared = math.gcd(from_hz, to_hz)
         self._up, self._down = to_hz // shared, from_hz // shared
         reach = math.ceil(_REACH * max(1.0, self._down / self._up))

@@ -24,6 +24,8 @@ from agent.errors import ModelError
 from agent.inference.protocol import Answer, GoldenSample
 from agent.manifest import Golden, Share
 from agent.runtime.files import write_atomic
+from agent.runtime.npy import load_npy
+from agent.runtime.text import one_line
 from agent.values import Classification, Detection, Found, Image, Samples, Segment
 
 EXPECTED = "expected.json"
@@ -187,7 +189,7 @@ class GoldenSet:
         try:
             expected = msgspec.json.decode(_read(path, MAX_EXPECTED_BYTES), type=Expected)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
-            raise ModelError(f"{path}: {str(exc)[:300]}; `edge-agent models golden` writes this file") from exc
+            raise ModelError(f"{path}: {one_line(str(exc))}; `edge-agent models golden` writes this file") from exc
         self.samples, self.min_confidence = expected.samples, expected.min_confidence
 
     def try_one(self, index: int, run: Callable[[Any, float], Answer]) -> tuple[Sample, float, Answer]:

@@ -46,6 +46,7 @@ from agent.inference.protocol import (
     WorkerLimits,
 )
 from agent.manifest import Reference
+from agent.runtime.text import one_line
 from agent.values import Image, Samples, Tensor
 
 START_TIMEOUT_S = 60.0
@@ -307,8 +308,7 @@ class Worker:
             text = _decode_error(message[1:])
         except (msgspec.MsgspecError, UnicodeDecodeError) as exc:  # the model has written over the process's memory
             raise self._lost("gave an answer that makes no sense", "crashed") from exc
-        line = "".join(char if char.isprintable() else " " for char in text[:_MAX_ERROR_CHARS])
-        raise ModelError(line or "the model failed")
+        raise ModelError(one_line(text, _MAX_ERROR_CHARS) or "the model failed")
 
     def _lost(self, what: str, ending: Ending) -> WorkerLost:
         """End what is left of the process and say how it ended."""

@@ -13,11 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import structlog
+
 MAX_REQUEST_BYTES = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
 _NAME = "status.sock"
 _TIMEOUT_S = 3.0
 """For a whole request, and for a whole answer: one thread serves all, one after the other."""
+_RETRY_S = 10.0
+
+log = structlog.get_logger()
 
 
 @contextlib.contextmanager
@@ -31,7 +36,18 @@ def _short_path(folder: Path) -> Iterator[str]:
 
 def answer_loop(folder: Path, answer: Callable[[bytes], bytes], stop: threading.Event) -> None:
     """Body of a thread: give `answer(request)` to whoever connects. The caller holds the folder's lock, so a socket
-    that is there was left by a daemon that died."""
+    that is there was left by a daemon that died. A disk that refuses it, or too many open files, is tried again."""
+    while not stop.is_set():
+        try:
+            _answer_all(folder, answer, stop)
+        except OSError as exc:
+            log.warning("status.lost", folder=str(folder), reason=str(exc))
+            stop.wait(_RETRY_S)
+    with contextlib.suppress(OSError):  # of a disk that refuses; the next start removes it
+        (folder / _NAME).unlink()
+
+
+def _answer_all(folder: Path, answer: Callable[[bytes], bytes], stop: threading.Event) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as server:
         (folder / _NAME).unlink(missing_ok=True)
         with _short_path(folder) as path:
@@ -45,7 +61,6 @@ def answer_loop(folder: Path, answer: Callable[[bytes], bytes], stop: threading.
                 continue
             with connection:
                 _serve(connection, answer)
-    (folder / _NAME).unlink(missing_ok=True)
 
 
 def _serve(connection: socket.socket, answer: Callable[[bytes], bytes]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 import yaml
 
+from agent.runtime.text import one_line
 from agent.runtime.units import ByteSize, Duration
 
 MAX_DOCUMENT_BYTES = 1 << 20
@@ -75,9 +76,10 @@ def parse_document(text: bytes, kind: type[T], source: str, complete: Callable[[
     except yaml.MarkedYAMLError as exc:
         mark = exc.problem_mark
         where = f":{mark.line + 1}" if mark else ""
-        raise DocumentError(f"{source}{where}: {exc.problem or exc.context or 'not YAML'}") from exc
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as exc:  # PyYAML lets many out
-        raise DocumentError(f"{source}: not YAML: {' '.join(str(exc).split())[:200]}") from exc
+        raise DocumentError(f"{source}{where}: {one_line(exc.problem or exc.context or 'not YAML')}") from exc
+    # PyYAML lets many out: 1:1:…:1.5, a number to the base of 60, is an OverflowError.
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as exc:
+        raise DocumentError(f"{source}: not YAML: {one_line(str(exc))}") from exc
     finally:
         if loader:
             loader.dispose()
@@ -114,7 +116,7 @@ def _explain(message: str, data: object, node: yaml.Node | None, source: str) ->
             if isinstance(value, int | float) and text.startswith("expected str"):
                 text += ": put it in quotes"
     where = f"{source}:{line}" if line else source
-    return f"{where}: {dotted}: {text}" if dotted else f"{where}: {text}"
+    return f"{where}: {one_line(dotted)}: {one_line(text)}" if dotted else f"{where}: {one_line(text)}"
 
 
 def _find(data: object, node: yaml.Node | None, steps: list[str]) -> tuple[object, int]:

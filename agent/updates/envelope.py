@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.errors import UpdateRefused
+from agent.runtime.text import one_line
 from agent.wire.releases import MAX_ENVELOPE_BYTES, TRUST_CHAIN, TRUST_TYPE
 
 MAX_LINKS = 64
@@ -71,9 +72,9 @@ def decode_strict(raw: bytes, kind: type[T], code: str) -> T:
         json.loads(raw.decode(), object_pairs_hook=_check_pairs, parse_constant=_refuse_constant)
         return msgspec.json.decode(raw, type=kind)
     except msgspec.ValidationError as exc:
-        raise UpdateRefused(code, str(exc)[:200]) from exc
+        raise UpdateRefused(code, one_line(str(exc), 200)) from exc
     except (ValueError, RecursionError) as exc:  # also msgspec.DecodeError and UnicodeDecodeError
-        raise UpdateRefused("bad_json", str(exc)[:200]) from exc
+        raise UpdateRefused("bad_json", one_line(str(exc), 200)) from exc
 
 
 def unseal(raw: bytes, payload_type: str, max_bytes: int = MAX_ENVELOPE_BYTES) -> Sealed:

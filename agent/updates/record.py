@@ -135,6 +135,6 @@ def save_record(home: Path, record: Record) -> None:
 def _unseal(data: bytes) -> Record | None:
     body, seal = data[: -_SEAL_BYTES - 1], data[-_SEAL_BYTES:]
     if hashlib.sha256(body).hexdigest().encode() == seal:
-        with contextlib.suppress(msgspec.MsgspecError):  # of another version
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # of another version
             return _decode(body)
     return None

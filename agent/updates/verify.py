@@ -135,7 +135,7 @@ def _load_key(key: PublicKey) -> "tuple[str, Key]":
     except Exception as exc:  # OpenSSL parses what others made; who knows what it trips over
         raise UpdateRefused("schema", f"a public key can't be read: {exc}") from exc
     if loaded.scheme not in _SCHEMES or (loaded.keytype, loaded.scheme) != (key.keytype, key.scheme):
-        raise UpdateRefused("schema", f"a public key is not what it says: {key.keytype}, {key.scheme}")
+        raise UpdateRefused("schema", f"a public key is not what it says: {key.keytype!r}, {key.scheme!r}")
     if isinstance(public, RSAPublicKey) and public.key_size not in _RSA_BITS:
         raise UpdateRefused("schema", f"RSA keys have 2048 to 4096 bits, this one {public.key_size}")
     return key_id, loaded
@@ -279,7 +279,8 @@ def _check_targets(targets: Targets, device: DeviceFacts) -> None:
     if device.id in targets.exclude or not (named or not (targets.devices or targets.groups)):
         raise UpdateRefused("target", "not for this device or its groups")
     if targets.hardware and set(targets.hardware).isdisjoint(device.hardware):
-        raise UpdateRefused("target", f"for {', '.join(targets.hardware[:4])}; this is {', '.join(device.hardware)}")
+        wanted = ", ".join(map(repr, targets.hardware[:4]))
+        raise UpdateRefused("target", f"for {wanted}; this is {', '.join(device.hardware)}")
     if not chosen_by_percent(targets, device.id):
         raise UpdateRefused("target", f"not among the {targets.percent:g} % of devices")
 

@@ -181,6 +181,14 @@ def test_no_colours_off_a_terminal_or_when_they_are_not_wanted(
     assert re.search(r"\[warning +\] x\.said +answer=42", stream.getvalue())
 
 
+def test_what_a_stranger_chose_does_not_command_the_terminal():
+    stream = io.StringIO()
+    configure_logs("info", "console", stream)
+    log.warning("x.said", topic="a\x1b[2Jb\x9b1mc\nd")
+    assert "a\\x1b[2Jb\\x9b1mc\\nd" in stream.getvalue()
+    assert not {"\x1b", "\x9b"} & set(stream.getvalue())
+
+
 def test_console_shows_tracebacks():
     stream = io.StringIO()
     configure_logs("info", "console", stream)

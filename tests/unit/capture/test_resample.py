@@ -98,3 +98,8 @@ def test_the_result_is_float32_in_memory_of_its_own():
 def test_rates_that_hardly_divide_each_other_are_refused_with_the_way_out():
     with pytest.raises(SourceUnusable, match=r"can't bring sound from 191999 to 16001 Hz.*use a usual one"):
         Resampler(191999, 16001)
+
+
+def test_sound_for_a_model_of_slow_sensors_is_refused():
+    with pytest.raises(SourceUnusable, match="from 16000 to 0 Hz"):
+        Resampler(16000, round(0.2))

@@ -86,7 +86,7 @@ def test_errors_name_the_file_the_line_the_key_and_what_was_expected(text: str, 
     "text",
     [b"\xff\xfe", b"\x00", "x: !!bool z", "x: !!timestamp z", "x: !!int z", "x: !!float z", "x: 2026-13-45", "x: 0x_",
      "x: " + "[" * 5000, "x: " + "9" * 5000, "size: " + "9" * 400, "? !!set {a}\n: 1",
-     "? {a: 1}\n: 1", "<<: 5", "x: ="],
+     "? {a: 1}\n: 1", "<<: 5", "x: =", "x: " + "1:" * 300 + "1.5", '"a\\nb": 1', "a" * 5000 + ": 1"],
 )  # fmt: skip
 def test_what_the_yaml_library_chokes_on_is_an_error_in_one_line(text: str | bytes):
     message = error_of(text)
