@@ -24,7 +24,7 @@ def test_every_topic_is_documented() -> None:
     text = (ROOT / "docs" / "topics.md").read_text()
     topics = Topics("P", "{id}")
     every = [topics.status(), topics.telemetry(), topics.gap(), topics.ack(), topics.results("{pipeline}")]
-    every += [topics.events("{pipeline}"), topics.snapshots("{pipeline}")]
+    every += [topics.events("{pipeline}"), topics.snapshots("{pipeline}"), topics.samples("{pipeline}")]
     assert [] == [topic for topic in every if f"`{topic.removeprefix('P/')}`" not in text]
 
 

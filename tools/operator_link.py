@@ -59,7 +59,9 @@ class _Away(Exception):  # noqa: N818 - a state that is waited out
 class _Message:
     topic: str
     payload: bytes
-    expiry_s: int | None
+    expiry_s: int | None = None
+    retain: bool = True
+    reply_to: str | None = None
 
 
 def connect(args: argparse.Namespace, say: Callable[[str], object]) -> "OperatorLink":
@@ -88,6 +90,8 @@ class OperatorLink:
         self._filters: Sequence[str] = ()
         self._qos = 0
         self._on_message: OnMessage | None = None
+        self.user_properties: dict[str, str] = {}
+        """Of the message that is being handed over."""
         self._subscribed = False
         self._fruitless = 0
         self._connack: ReasonCode | None = None
@@ -129,6 +133,15 @@ class OperatorLink:
             )
         self._send(_Message(topic, payload, expiry_s))
 
+    def command(self, topic: str, payload: bytes, reply_to: str) -> None:
+        """Ask a device for something; the answer comes on the topic `reply_to`, to which one has subscribed before.
+
+        Raises:
+            OperatorError: as `publish_retained`.
+        """
+        self._send(_Message(topic, payload, retain=False, reply_to=reply_to))
+        self.confirm()
+
     def confirm(self) -> None:
         """Wait until the broker has everything.
 
@@ -147,7 +160,9 @@ class OperatorLink:
         properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
         if message.expiry_s is not None:
             properties.MessageExpiryInterval = message.expiry_s
-        info = self._client.publish(message.topic, message.payload, 1, True, properties)
+        if message.reply_to is not None:
+            properties.ResponseTopic = message.reply_to
+        info = self._client.publish(message.topic, message.payload, 1, message.retain, properties)
         self._unconfirmed[info.mid] = message  # also when the connection has just gone: sent over the next
 
     # --- subscribe ------------------------------------------------------------------------------------------------
@@ -303,6 +318,7 @@ class OperatorLink:
 
     def _hand_over(self, _c: Client, _u: Any, message: MQTTMessage) -> None:
         if self._on_message is not None:
+            self.user_properties = dict(getattr(message.properties, "UserProperty", []))
             self._on_message(message.topic, bytes(message.payload))
 
     def _refusal(self, topic: str, reason: str) -> str:

@@ -46,6 +46,7 @@ class SampleStore:
         self.dropped = 0
         with contextlib.suppress(OSError):
             self._load()
+        self._make_room(0)  # the bound may have been larger
 
     def _load(self) -> None:
         notes = []
@@ -73,8 +74,8 @@ class SampleStore:
             self.dropped += 1
             return False
         self._make_room(size)
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
         try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o750)
             write_atomic(self._file(note), data)
             write_atomic(self._beside(note), text)
         except OSError:

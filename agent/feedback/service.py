@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+import struct
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from agent.feedback.samples import Note, SampleStore
 from agent.feedback.watch import SampleJob
 from agent.runtime.clock import rfc3339
 from agent.runtime.health import Health
+from agent.runtime.npy import load_npy
 from agent.values import Frame, OutboundMessage
 from agent.wire.messages import SamplesTelemetry
 from agent.wire.samples import CONTENT_TYPES, PROPERTY, SampleInfo
@@ -31,7 +33,10 @@ QUEUE_JOBS = 16
 """Each may hold a frame."""
 LOSSLESS_PIXELS = 256 * 256
 """Pictures up to this are kept as PNG: in small ones JPEG blurs what counts."""
-_JPEG_QUALITY = 95
+MAX_FILE_BYTES = 960 << 10
+"""The outbox takes messages of 1 MiB, with what is told of the frame."""
+_JPEG_QUALITIES = (95, 85, 70)
+_PNG_HEADER = struct.Struct(">8s4x4sII")  # signature, type of the first chunk, width, height
 _WAIT_S = 1.0
 _ANSWER_S = 10.0
 
@@ -120,13 +125,13 @@ class FeedbackService:
         return {"pipeline": pipeline, "sample": note.id, "predicted": note.predicted, "label": note.truth}
 
     def send(self, pipeline: str, max_bytes: int | None = None) -> dict[str, Any]:
-        """Put what was not sent yet into the outbox, as much as may be. Raises FeedbackRefused."""
+        """Put what was not sent yet into the outbox, as much as may be, but at least one. Raises FeedbackRefused."""
         store, left = self.store_of(pipeline), max_bytes or int(self._settings[pipeline].upload_max_bytes)
         sent = sent_bytes = 0
         for note in store.unsent():
             try:
                 data = store.read(note)
-                if len(data) > left - sent_bytes:
+                if sent and len(data) > left - sent_bytes:
                     break
                 self._sink.put(self._message(note, data))
                 store.change(note.id, is_sent=True)
@@ -147,6 +152,9 @@ class FeedbackService:
 
     def _write(self, store: SampleStore, job: SampleJob) -> None:
         suffix, data = encode_frame(job.frame)
+        if len(data) > MAX_FILE_BYTES:  # a very long window
+            store.dropped += 1
+            return
         note = Note(
             id=job.id,
             device=self._topics.device,
@@ -193,7 +201,10 @@ class FeedbackService:
 
 
 def encode_frame(frame: Frame) -> tuple[Literal[".png", ".jpg", ".npy"], bytes]:
-    """A picture as PNG or, over LOSSLESS_PIXELS, as JPEG; samples as a NumPy file (T x channels, float32)."""
+    """A picture as PNG or, over LOSSLESS_PIXELS, as JPEG; samples as a NumPy file (T x channels, float32).
+
+    JPEG gets coarser, and then smaller, until it has no more than MAX_FILE_BYTES.
+    """
     if frame.channels:
         file = BytesIO()
         np.save(file, frame.data, allow_pickle=False)
@@ -203,23 +214,50 @@ def encode_frame(frame: Frame) -> tuple[Literal[".png", ".jpg", ".npy"], bytes]:
     height, width = frame.data.shape[:2]
     if height * width <= LOSSLESS_PIXELS:
         return ".png", cv2.imencode(".png", frame.data)[1].tobytes()
-    return ".jpg", cv2.imencode(".jpg", frame.data, (cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY))[1].tobytes()
+    picture: Any = frame.data
+    while True:
+        for quality in _JPEG_QUALITIES:
+            data = cv2.imencode(".jpg", picture, (cv2.IMWRITE_JPEG_QUALITY, quality))[1].tobytes()
+            if len(data) <= MAX_FILE_BYTES:
+                return ".jpg", data
+        picture = cv2.resize(picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
 def decode_frame(suffix: str, data: bytes) -> Any:
-    """The array of `encode_frame`; pictures as BGR or gray, as they were.
+    """The array of `encode_frame`, whoever wrote the file; a picture is BGR, or gray where it was kept as PNG.
 
     Raises:
         ValueError: it is none.
     """
     if suffix == ".npy":
-        samples = np.load(BytesIO(data), allow_pickle=False)
-        if samples.dtype != np.float32 or samples.ndim != 2:
+        samples = load_npy(data)
+        if samples.dtype != np.float32 or samples.ndim != 2 or not samples.size:
             raise ValueError("expected float32 of samples x channels")
         return samples
+    picture = _decode_png(data) if suffix == ".png" else _decode_jpeg(data)
+    if picture is None:
+        raise ValueError("expected a whole picture")
+    return picture
+
+
+def _decode_jpeg(data: bytes) -> Any:
+    from agent.capture.jpeg import decode_jpeg
+
+    return decode_jpeg(data)
+
+
+def _decode_png(data: bytes) -> Any:
+    """None: it is damaged, or larger than a frame may be, which is seen before it is decoded."""
     import cv2
 
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype != np.uint8 or (picture.ndim == 3 and picture.shape[2] != 3):
-        raise ValueError("expected a picture")
-    return picture
+    from agent.capture.frames import fits, is_sound
+
+    if len(data) < _PNG_HEADER.size:
+        return None
+    signature, kind, width_px, height_px = _PNG_HEADER.unpack_from(data)
+    if signature != b"\x89PNG\r\n\x1a\n" or kind != b"IHDR" or not fits(width_px, height_px):
+        return None
+    with contextlib.suppress(cv2.error):
+        picture: Any = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        return picture if is_sound(picture) else None
+    return None

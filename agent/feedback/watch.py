@@ -46,6 +46,7 @@ class Watch:
         self._spec, self._keep = spec, keep
         self._keeps = spec.feedback.keep == "hard"
         self._limit = RateLimit(spec.feedback.max_per_min / 60)
+        self._disagreements = RateLimit(spec.feedback.max_per_min / 60)  # of another thread
         self._due_ns = 0
         self._version: BundleInfo | None = None
         self._monitor: DriftMonitor | None = None
@@ -94,7 +95,7 @@ class Watch:
 
     def disagreed(self, frame: Frame, answer: Answer, model: BundleInfo | None, min_confidence: float) -> None:
         """A model on trial says something else than this answer. From any thread."""
-        if self._keeps and answer.evidence and model:
+        if self._keeps and answer.evidence and model and self._disagreements.take(time.monotonic_ns()):
             summary = summarize(answer.evidence.found, min_confidence)
             self._keep(SampleJob(secrets.token_hex(8), self._spec.name, frame, model, summary, ("disagreement",)))
 
@@ -103,7 +104,7 @@ class Watch:
 
     def _follow(self, model: BundleInfo, reference: Reference | None, frame: Frame) -> list[EventChange]:
         """Another version has another reference; its drift begins anew."""
-        if model is self._version:
+        if model == self._version:  # also where a lost worker was replaced
             return []
         self._version, settings = model, self._spec.drift
         self._has_reference = reference is not None and settings.window_frames > 0

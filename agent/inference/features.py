@@ -7,8 +7,6 @@ model's own answer as offset (McCullagh and Nelder, Generalized Linear Models, 1
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,6 +15,7 @@ from numpy.typing import NDArray
 from agent.decode.classify import Classify
 from agent.errors import ModelError
 from agent.manifest import MAX_EMBEDDING_VALUES, ClassifyDecoder, DecoderSpec, Manifest
+from agent.runtime.npy import load_npy
 from agent.values import Tensor, TensorInfo
 
 Floats = NDArray[np.float32]
@@ -96,10 +95,10 @@ def _place_of(name: str | None, outputs: Sequence[TensorInfo]) -> int | None:
 
 def _load_head(content: bytes, shape: tuple[int, int]) -> Floats:
     try:
-        head: NDArray[Any] = np.load(BytesIO(content), allow_pickle=False)
-    except (ValueError, OSError, EOFError) as exc:
-        raise ModelError(f"head: expected a NumPy array: {str(exc).splitlines()[0]}") from exc
-    if not isinstance(head, np.ndarray) or head.shape != shape or head.dtype != np.float32:
+        head = load_npy(content)
+    except ValueError as exc:
+        raise ModelError(f"head: {exc}") from exc
+    if head.shape != shape or head.dtype != np.float32:
         raise ModelError(f"head: expected float32 of {shape[0]} x {shape[1]}, the embedding and one x the classes")
     if not np.isfinite(head).all():
         raise ModelError("head: expected finite numbers")

@@ -3,7 +3,8 @@
     {models_dir}/{model}/
       .state.a .state.b      the record (`agent.updates.record`): the truth, where it exists
       current  previous      name the folders that run and ran before, for people and other programs
-      {version}/             a bundle; one that came with a release has a file `.release` in it
+      {version}/             a bundle; one that came with a release has a file `.release` in it; one that was made of it
+                             on the device has the file `.made-of`: the digest of what was signed
       .incoming/             what is being received: {sha256 of the archive}.part, and what belongs to it
       .new-*  .gone-*        a folder that is being made, or deleted; no use after a restart
 
@@ -36,6 +37,7 @@ INCOMING = ".incoming"
 
 _NEW, _GONE = ".new-", ".gone-"
 _MARK = ".release"
+MADE_OF = ".made-of"
 _MAX_NAME_CHARS = 63  # of VERSION_PATTERN
 
 
@@ -122,6 +124,14 @@ class Folders:
             return None
         return Slot(name, manifest.version, sha256, rfc3339(there_ns), mark.release if mark else None)
 
+    def made_of(self, name: str) -> str | None:
+        """Digest of the signed bundle that this one was made of, on this device."""
+        try:
+            with (self.home / name / MADE_OF).open("rb") as file:
+                return file.read(64).decode("ascii", "replace")
+        except OSError:
+            return None
+
     def named_by(self, file: str) -> str | None:
         """The folder that `current` or `previous` names, there or not."""
         try:
@@ -135,7 +145,7 @@ class Folders:
         try:
             with (self.home / name / _MARK).open("rb") as file:
                 return _decode_mark(file.read(4096))
-        except (OSError, msgspec.MsgspecError):
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return None
 
     def _names(self, below: str = ".") -> list[str]:

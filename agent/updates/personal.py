@@ -30,7 +30,8 @@ from agent.inference.protocol import WorkerLimits
 from agent.inference.worker import Worker
 from agent.manifest import Manifest, load_manifest
 from agent.runtime.files import fsync_dir, write_atomic
-from agent.updates.folders import storage_errors
+from agent.runtime.npy import load_npy
+from agent.updates.folders import MADE_OF, storage_errors
 from agent.updates.service import UpdateService
 from agent.updates.updater import ModelUpdate
 from agent.wire.archive import GOLDEN, HEAD, LABELS, LICENSE, MANIFEST, MODEL
@@ -75,13 +76,13 @@ class Personalizer:
         store = self._feedback.store_of(spec.name)
         try:
             update = self._updates.by_model[spec.model]
-            folder = self._running(update)
+            folder, signed = self._running(update)
             manifest = load_manifest(folder / MANIFEST)
             labels = _labels_of(folder, manifest)
             examples = self._examples(spec, folder, labels, store)
             lesson = learn(examples.embeddings, examples.log_confidences, examples.truths)
             _need_better(lesson)
-            made = _make_folder(folder, manifest, lesson)
+            made = _make_folder(folder, manifest, lesson, signed)
             agreement = self._golden_agreement(spec, made, manifest)
             self._updates.ask(lambda: _use(update, made.name))
         except FeedbackRefused:
@@ -98,19 +99,19 @@ class Personalizer:
         _log.info("model.personalized", model=spec.model, version=made.name, **figures)
         return {"pipeline": spec.name, "model": spec.model, "version": made.name, **figures}
 
-    def _running(self, update: ModelUpdate) -> Path:
-        """Folder of what runs. Raises FeedbackRefused."""
+    def _running(self, update: ModelUpdate) -> tuple[Path, str | None]:
+        """Folder of what runs, and the digest of the signed bundle in or behind it. Raises FeedbackRefused."""
 
-        def look() -> Path:
+        def look() -> tuple[Path, str | None]:
             if update.row is not None:
                 raise FeedbackRefused("a release is on its way; try again when it is active")
-            slot = update.at.running
-            return update.store.folder(slot) if slot else update.store.folder_by_hand()
+            slot, store = update.at.running, update.store
+            return (store.folder(slot), store.signed_digest(slot)) if slot else (store.folder_by_hand(), None)
 
-        folder = self._updates.ask(look)
-        if folder is None:
+        found = self._updates.ask(look)
+        if found is None:
             raise FeedbackRefused("updates are busy; try again")
-        return folder
+        return found
 
     def _examples(self, spec: Pipeline, folder: Path, labels: list[str], store: SampleStore) -> _Examples:
         """Raises FeedbackRefused, ModelError, WorkerLost."""
@@ -188,29 +189,44 @@ def _need_better(lesson: Lesson) -> None:
         )
 
 
-def _make_folder(base: Path, manifest: Manifest, lesson: Lesson) -> Path:
+def _make_folder(base: Path, manifest: Manifest, lesson: Lesson, signed: str | None) -> Path:
     """A bundle like `base` with the head on top, whole before it has its name. Raises UpdateFailed."""
     version = _next_version(base)
     with storage_errors(f"version {version}"):
         made = Path(tempfile.mkdtemp(prefix=".new-", dir=base.parent))
-        for name in (MODEL, manifest.labels or LABELS, LICENSE):
-            if (base / name).is_file():
-                _link_or_copy(base / name, made / name)
-        golden = manifest.golden.dir if manifest.golden else GOLDEN
-        if (base / golden).is_dir():
-            shutil.copytree(base / golden, made / golden)
-        head = lesson.head + np.load(base / HEAD, allow_pickle=False) if manifest.head else lesson.head
-        file = BytesIO()
-        np.save(file, head.astype(np.float32), allow_pickle=False)
-        write_atomic(made / HEAD, file.getvalue())
-        document = yaml.safe_load((base / MANIFEST).read_text("utf-8"))
-        document |= {"version": version, "head": HEAD}
-        document["metrics"] = {**document.get("metrics", {}), "personalized_labels": lesson.labels}
-        write_atomic(made / MANIFEST, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
-        fsync_dir(made)
-        made.rename(base.parent / version)
+        try:
+            _fill(made, base, manifest, version, lesson)
+            if signed:  # when that is revoked, this is
+                write_atomic(made / MADE_OF, signed.encode())
+            made.chmod(0o750)
+            made.rename(base.parent / version)
+        except OSError:
+            shutil.rmtree(made, ignore_errors=True)
+            raise
         fsync_dir(base.parent)
     return base.parent / version
+
+
+def _fill(made: Path, base: Path, manifest: Manifest, version: str, lesson: Lesson) -> None:
+    """Raises OSError."""
+    for name in (MODEL, manifest.labels or LABELS, LICENSE):
+        if (base / name).is_file():
+            _link_or_copy(base / name, made / name)
+    golden = manifest.golden.dir if manifest.golden else GOLDEN
+    if (base / golden).is_dir():
+        (made / golden).mkdir(parents=True)
+        for path in (base / golden).iterdir():
+            _link_or_copy(path, made / golden / path.name)
+        fsync_dir(made / golden)
+    head = lesson.head + load_npy((base / manifest.head).read_bytes()) if manifest.head else lesson.head
+    file = BytesIO()
+    np.save(file, head.astype(np.float32), allow_pickle=False)
+    write_atomic(made / HEAD, file.getvalue())
+    document = yaml.safe_load((base / MANIFEST).read_text("utf-8"))
+    document |= {"version": version, "head": HEAD}
+    document["metrics"] = {**(document.get("metrics") or {}), "personalized_labels": lesson.labels}
+    write_atomic(made / MANIFEST, yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode())
+    fsync_dir(made)
 
 
 def _next_version(base: Path) -> str:
@@ -233,11 +249,16 @@ def _use(update: ModelUpdate, version: str) -> None:
     """In the updates thread: let it answer, and delete those before the last two.
 
     Raises:
-        UpdateRefused, UpdateFailed: it does not start.
+        UpdateRefused, UpdateFailed: it does not start, and is deleted.
     """
-    update.activate_version(version)
+    home = update.store.folder_by_hand().parent
+    try:
+        update.activate_version(version)
+    except AgentError:
+        shutil.rmtree(home / version, ignore_errors=True)
+        raise
     needed = {slot.folder for slot in update.store.record.slots}
-    for folder in _own_folders(update.store.folder_by_hand().parent):
+    for folder in _own_folders(home):
         if folder.name not in needed:
             shutil.rmtree(folder, ignore_errors=True)
 

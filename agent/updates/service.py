@@ -233,11 +233,11 @@ class UpdateService:
             self._obey(model)
 
     def _note_trust(self) -> bool:
-        """Whether the trust document is a newer one than the last time."""
-        trust = self._around.trust
-        before = self._trust_version
-        self._trust_version = trust.current().document.version if trust else None
-        return before != self._trust_version and before is not None
+        """Whether the trust document is a newer one than the last time; it is none while a disk can't read it."""
+        trust, before = self._around.trust, self._trust_version
+        with contextlib.suppress(UpdateFailed):
+            self._trust_version = trust.current().document.version if trust else None
+        return before != self._trust_version
 
     def _obey(self, brought_by: str) -> None:
         """A newer trust document holds: it may forbid what was allowed, and allow what was refused."""

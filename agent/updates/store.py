@@ -7,6 +7,7 @@ done, so a power cut at any instant leaves bundles that are whole and a floor th
 import hashlib
 import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,14 @@ class ModelStore:
             if version in (slot.version, slot.folder) and self.is_whole(slot):
                 return slot
         return self._folders.describe(version)
+
+    def signed_digest(self, slot: Slot) -> str | None:
+        """Of the bundle that was signed: this one, or that which it was made of; None: by hand."""
+        return slot.sha256 if slot.release else self._folders.made_of(slot.folder)
+
+    def is_revoked(self, slot: Slot, revoked: Collection[str]) -> bool:
+        """Also what was made of a revoked bundle is."""
+        return slot.sha256 in revoked or self.signed_digest(slot) in revoked
 
     def wants_again(self, sha256: str) -> bool:
         """Whether bytes that were accepted before are gone, and nobody cares for them.

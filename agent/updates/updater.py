@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from agent.errors import UpdateFailed, UpdateRefused
+from agent.errors import ModelError, UpdateFailed, UpdateRefused
 from agent.manifest import load_manifest
 from agent.runtime.backoff import Backoff
 from agent.runtime.starts import REVERT_AFTER
@@ -241,7 +241,10 @@ class ModelUpdate:
         if self._watch is None:
             slot, release = self.at.slot, self.release()
             self.at.switch_to(slot)
-            limits = load_manifest(self.store.folder(slot) / "manifest.yaml").limits
+            try:
+                limits = load_manifest(self.store.folder(slot) / "manifest.yaml").limits
+            except ModelError as exc:  # it was good when it was installed
+                raise UpdateFailed("storage", str(exc)) from exc
             max_infer_ms = release.acceptance.max_infer_ms or limits.max_infer_ms
             self._watch = HealthWatch(release.activation, self.at.lives, max_infer_ms, self.at.candidate.before_ms)
         return None if self._watch.check() else 1.0
@@ -296,8 +299,8 @@ class ModelUpdate:
             self._release = None  # its signatures are looked at anew
             if self.at.candidate.sha256 in revoked:
                 self._end(self.row.refused, "revoked")
-        if record.live is not None and record.live.sha256 in revoked:
-            if record.previous is None or record.previous.sha256 in revoked:
+        if record.live is not None and self.store.is_revoked(record.live, revoked):
+            if record.previous is None or self.store.is_revoked(record.previous, revoked):
                 _log.error("update.revoked_model_runs", model=self.model, reason="there is no other to go back to")
             else:
                 self.at.settle_on(record.previous, "revoked")

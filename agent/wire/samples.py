@@ -17,7 +17,7 @@ CONTENT_TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".npy": "application
 class SampleInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One kept frame."""
 
-    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$")]
+    id: Annotated[str, Meta(pattern=r"^[0-9a-f]{16}$", max_length=16)]  # `$` alone also matches before a last newline
     """The event's, where it started one."""
     device: str
     pipeline: str

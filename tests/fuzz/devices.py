@@ -1,13 +1,20 @@
 """What a device of the fleet says to the collector and to an operator."""
 
-import msgspec
+import shutil
 
+import msgspec
+import numpy as np
+
+from agent.feedback.service import encode_frame
 from agent.runtime.clock import Clock
+from agent.values import Frame
 from agent.wire.messages import CandidateVersion, ModelState, Stamp, Status, encode
 from agent.wire.releases import Release
-from tests.fuzz.bench import MAX_LINE_CHARS, TOPICS, Target
+from agent.wire.samples import SampleInfo
+from tests.fuzz.bench import MAX_LINE_CHARS, TOPICS, Target, scratch
 from tests.sim.keys import release_statement
 from tools.collect_messages import Arrived, BadMessage, parse
+from tools.feedback_inbox import Inbox, SampleError
 from tools.rollout import Rollout
 
 
@@ -58,7 +65,29 @@ _DEVICE_SAYS = (
 )
 
 
+def sample(data: bytes) -> None:
+    """A frame that a device kept, to the operator who fetches it: what is told of it, then the file."""
+    text, _, file = data.partition(b"\n")
+    folder = scratch() / "samples"
+    shutil.rmtree(folder, ignore_errors=True)
+    taken, _ = Inbox(folder).take(text.decode("utf-8", "replace"), file, "cam-1")
+    assert {path.parent for path in folder.rglob("*.*")} == {folder / "samples"}
+    assert Inbox(folder).find(taken.name) == taken
+
+
+def _samples() -> list[bytes]:
+    info = SampleInfo(
+        id="0123456789abcdef", device="cam-1", pipeline="door", captured_at="", frame_index=1, reasons=("unsure",),
+        model="face", version="1", predicted="face", confidence=0.5, margin=0.1, suffix=".png",
+    )  # fmt: skip
+    pictures = [Frame(np.zeros((4, 4, 3), np.uint8), 1, 1, 1), Frame(np.zeros((300, 300), np.uint8), 1, 1, 1)]
+    sound = Frame(np.zeros((4, 1), np.float32), 1, 1, 1, channels=("sound",))
+    kept = [encode_frame(frame) for frame in (*pictures, sound)]
+    return [msgspec.json.encode(msgspec.structs.replace(info, suffix=suffix)) + b"\n" + file for suffix, file in kept]
+
+
 TARGETS = {
     "device-message": Target(device_message, (BadMessage,), lambda: _DEVICE_SAYS),
     "device-state": Target(device_state, (), _states),
+    "sample": Target(sample, (SampleError,), _samples),
 }

@@ -119,3 +119,17 @@ def test_few_frames_have_to_be_far_off():
 
 def test_distance_is_in_standard_deviations():
     assert distance(np.array([1.0, 5.0], np.float32), (0.0, 1.0), (1.0, 4.0)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("classes", [10, 100])
+def test_many_classes_are_no_drift_by_themselves(classes: int):
+    """Of a hundred classes the index of usual frames is at the limit."""
+    rng = np.random.default_rng(5)
+    usual_shares = rng.dirichlet(np.ones(classes) * 2)
+    counted = rng.multinomial(5000, usual_shares) / 5000
+    shares = {f"{number}": float(share) for number, share in enumerate(counted) if share}
+    settings = Drift(window_frames=500, every_s=0.0, watch=("classes",))
+    watched = DriftMonitor(Reference(5000, shares, Histogram((0.5,), (0.5, 0.5))), settings)
+    assert watch(watched, 3000, lambda rng: (Summary(f"{rng.choice(classes, p=usual_shares)}", 0.5, 1.0), b"")) == []
+    (began,) = watch(watched, 500, lambda _: (Summary("0", 0.5, 1.0), b""))
+    assert began.drifts

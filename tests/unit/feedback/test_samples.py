@@ -113,3 +113,12 @@ def test_the_bound_holds_for_the_disk(tmp_path_factory: pytest.TempPathFactory, 
         blocks = sum(-(-path.stat().st_size // BLOCK_BYTES) * BLOCK_BYTES for path in folder.iterdir())
         assert blocks == store.telemetry().bytes <= bound
     assert SampleStore(folder, bound).telemetry().bytes == store.telemetry().bytes
+
+
+def test_a_smaller_bound_holds_from_the_start(tmp_path: Path):
+    store = SampleStore(tmp_path, 9 * SIZE)
+    for number in range(6):
+        store.put(note(number), b"x")
+    again = SampleStore(tmp_path, 2 * SIZE)
+    assert ids(again) == [4, 5]
+    assert len(list(tmp_path.iterdir())) == 4

@@ -121,3 +121,21 @@ def test_another_model_begins_anew():
 )
 def test_every_task_has_a_summary(found: Found, expected: Summary):
     assert summarize(found, 0.5) == expected
+
+
+def test_disagreements_are_held_to_the_same_rate():
+    eyes = Eyes(max_per_min=1)
+    for _ in range(5):
+        eyes.watch.disagreed(
+            Frame(np.zeros((8, 8), np.uint8), 1, 1, 1), Answer(SURE, 0, 0, 0, Evidence(SURE)), MODEL, 0.5
+        )
+    assert len(eyes.kept) == 1
+
+
+def test_a_worker_that_was_replaced_is_the_same_model():
+    eyes = Eyes()
+    for _ in range(12):
+        eyes.see(SURE)
+    assert eyes.watch.drift is not None
+    eyes.see(SURE, model=msgspec.structs.replace(MODEL))
+    assert eyes.watch.drift is not None, "what was seen is not forgotten"

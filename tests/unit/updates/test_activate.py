@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from agent.config import Delegate
 from agent.errors import UpdateFailed, UpdateRefused
 from agent.inference.active import ActiveModel
 from agent.updates.activate import HealthWatch, activate, make_active
@@ -104,8 +105,7 @@ class TestActivate:
     def test_a_failure_of_the_last_pipeline_leaves_the_first_as_it_was(
         self, bundle: Path, lives: list[LivePipeline], stop: threading.Event
     ) -> None:
-        fields = {**msgspec.to_builtins(lives[1].spec), "delegate": {"library": "libnone.so"}}
-        lives[1].spec = msgspec.convert(fields, type(lives[1].spec))
+        lives[1].spec = msgspec.structs.replace(lives[1].spec, delegate=Delegate(library="libnone.so"))
         pids = [live.active.pid for live in lives]
         with pytest.raises(UpdateRefused, match=r"libnone\.so"):
             activate(lives, *variant(bundle, "2"), stop)
