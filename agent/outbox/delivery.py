@@ -35,7 +35,7 @@ class Delivery(Protocol):
         """A new connection."""
 
     def next(self, max_count: int, max_bytes: int) -> list[StoredMessage]:
-        """What to send now, in order; raises OutboxError when a file can't be opened."""
+        """What to send now, in order; raises OutboxError when a file can't be read just now."""
 
     def taken(self, id_: int) -> None:
         """The broker has acknowledged this one and all before it."""
@@ -92,7 +92,7 @@ class CollectorDelivery:
         """
         try:
             seq = _decode_ack(payload).seq if len(payload) <= MAX_ACK_BYTES else None
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             seq = None
         if seq is None or seq > self._highest:
             if not self._junk_logged:

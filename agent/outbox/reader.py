@@ -1,5 +1,7 @@
 """Reads stored messages in order, and tells what is missing between them."""
 
+import errno
+import time
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -10,6 +12,9 @@ from agent.outbox.record import Record, StoredMessage, find_record
 from agent.outbox.segment import Segment, SegmentLog, read_range
 from agent.values import OutboundMessage
 
+_GIVE_UP_S = 30.0
+"""What a disk can't read for so long counts as damage. A bus that resets, or a cable, is well again before."""
+
 Handed = tuple[StoredMessage, Point]
 """A message for the caller, and the chain up to and with it."""
 
@@ -17,9 +22,16 @@ Handed = tuple[StoredMessage, Point]
 class Reader:
     """Remembers where it was: each byte is read once as long as the caller goes forward. The owner locks."""
 
-    def __init__(self, log: SegmentLog, gap_message: Callable[[Gap], OutboundMessage]) -> None:
+    def __init__(
+        self,
+        log: SegmentLog,
+        gap_message: Callable[[Gap], OutboundMessage],
+        now_s: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._log = log
         self._gap_message = gap_message
+        self._now_s = now_s
+        self._failing_since_s: float | None = None
         self._gaps: dict[int, StoredMessage] = {}  # those handed out, so that a repetition is the same bytes
         self._after = -1  # the cursor: behind this id,
         self._point = Point()  # at this place of the chain,
@@ -32,16 +44,20 @@ class Reader:
         """Messages behind `after`, as `Outbox.next`; `tail` is the chain up to the last accepted message.
 
         Raises:
-            OSError: a file can't be opened.
+            OSError: a file can't be opened, or not be read yet.
         """
         handed: list[Handed] = []
         size = 0
-        for message, point in self._messages(state, tail, after) if max_count > 0 else ():
-            self._after = message.id
-            handed.append((message, point))
-            size += len(message.payload)
-            if len(handed) >= max_count or size >= max_bytes:
-                break
+        try:
+            for message, point in self._messages(state, tail, after) if max_count > 0 else ():
+                self._after = message.id
+                handed.append((message, point))
+                size += len(message.payload)
+                if len(handed) >= max_count or size >= max_bytes:
+                    break
+        except OSError:
+            if not handed:
+                raise
         return handed
 
     def forget(self, acked: int) -> None:
@@ -82,10 +98,23 @@ class Reader:
         """The next record; reads on when there is none in what was read: segments grow by whole records."""
         found = find_record(self._data, self._at)
         if not found and segment.size > self._loaded:
-            self._data = read_range(segment.path, self._loaded, segment.size - self._loaded)
+            self._data = self._load(segment)
             self._loaded, self._at = segment.size, 0
             found = find_record(self._data, 0)
         return found
+
+    def _load(self, segment: Segment) -> bytes:
+        """What is in it behind what was read. Raises OSError: it can't be read yet."""
+        since_s = self._failing_since_s
+        strict = since_s is None or self._now_s() - since_s < _GIVE_UP_S
+        try:
+            data = read_range(segment.path, self._loaded, segment.size - self._loaded, strict=strict)
+        except OSError as exc:
+            if exc.errno == errno.EIO and since_s is None:
+                self._failing_since_s = self._now_s()
+            raise
+        self._failing_since_s = None
+        return data
 
     def _miss(self, to: Point, floor: int) -> Iterator[Handed]:
         """Chained messages between the cursor and `to` can't be read."""

@@ -65,7 +65,10 @@ class Record(NamedTuple):
 
     def message(self) -> StoredMessage:
         """Raises msgspec.DecodeError when the header is not of this version."""
-        topic, content_type, user_properties = _decode_header(self.header)
+        try:
+            topic, content_type, user_properties = _decode_header(self.header)
+        except UnicodeDecodeError as exc:
+            raise msgspec.DecodeError(str(exc)) from exc
         retain, in_chain = bool(self.flags & _RETAIN), bool(self.flags & _CHAINED)
         return StoredMessage(self.id, topic, self.payload, retain, content_type, user_properties, in_chain)
 

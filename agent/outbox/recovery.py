@@ -87,7 +87,7 @@ def _read(folder: Path, opened: ExitStack, max_span_s: float, now: Instant, allo
         log.warning("outbox.damaged", folder=str(folder), places=damaged)
     found = SegmentLog(folder, segments, max_span_s, allocate=allocate, sent=SentFiles(folder, keep_bytes))
     opened.callback(found.close)
-    found.trim(state.done)
+    found.trim(state.done, now.mono_s)
     return Found(ackfile, state, found, last, tail, damaged)
 
 

@@ -12,8 +12,11 @@ from agent.outbox.ages import Instant
 from agent.outbox.chain import Point
 from agent.outbox.record import find_record
 
-SEGMENT_BYTES = 256 * 1024
-"""A record that would make a file larger starts the next one."""
+SEGMENT_BYTES = 512 * 1024
+"""A record that would make a file larger starts the next one. Each new file costs ext4 some blocks of its journal."""
+
+_BEFORE_WRITE_BACK_S = 20.0
+"""Linux writes back what has been in the page cache for 30 s (vm.dirty_expire_centisecs), within five more."""
 
 _BLOCK_BYTES = 16 * 1024
 
@@ -50,28 +53,33 @@ def segment_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.seg") if path.stem.isascii() and path.stem.isdigit())
 
 
-def read_range(path: Path, offset: int, size: int) -> bytes:
-    """Bytes of a file; blocks that the disk can't read come as zeros, and a file that is not there as nothing: damage.
+def read_range(path: Path, offset: int, size: int, *, strict: bool = False) -> bytes:
+    """Bytes of a file. What the disk can't read is damage: a block comes as zeros, and a whole file as nothing, as does
+    one that is not there.
 
     Raises:
-        OSError: anything else.
+        OSError: anything else; `strict`: also what the disk can't read.
     """
+    lenient = not strict
     try:
         fd = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return b""
+    except OSError as exc:
+        if isinstance(exc, FileNotFoundError) or (lenient and exc.errno == errno.EIO):
+            return b""
+        raise
     try:
         end = offset + size
-        return b"".join(_read_block(fd, at, min(_BLOCK_BYTES, end - at)) for at in range(offset, end, _BLOCK_BYTES))
+        spans = [(at, min(_BLOCK_BYTES, end - at)) for at in range(offset, end, _BLOCK_BYTES)]
+        return b"".join(_read_block(fd, at, length, lenient) for at, length in spans)
     finally:
         os.close(fd)
 
 
-def _read_block(fd: int, offset: int, size: int) -> bytes:
+def _read_block(fd: int, offset: int, size: int, lenient: bool) -> bytes:
     try:
         return os.pread(fd, size, offset)
     except OSError as exc:
-        if exc.errno != errno.EIO:
+        if exc.errno != errno.EIO or not lenient:
             raise
         return bytes(size)
 
@@ -165,6 +173,7 @@ class SegmentLog:
         self.sent = sent
         self._active: Segment | None = None
         self._fd = -1
+        self._leftover: list[Path] = []
 
     def append(self, data: bytes, id_: int, before: Point, after: Point, at: Instant) -> None:
         """Write one record: in the page cache when this returns, where a kill can't reach it.
@@ -198,6 +207,7 @@ class SegmentLog:
         """The next file. The one before is not synced: once acknowledged it never has to reach the disk."""
         path = self._folder / f"{first:016d}.seg"  # 2**53 has 16 digits: names sort as ids do
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        self._leftover = [left for left in self._leftover if left != path and not _is_gone(left)]
         self.close()
         self._fd = fd
         if self._allocate:
@@ -208,18 +218,22 @@ class SegmentLog:
         self.segments.append(self._active)
         return self._active
 
-    def trim(self, done: int) -> bool:
-        """Remove what is done with as a whole; true when there was any.
+    def trim(self, done: int, now_s: float) -> bool:
+        """Remove what is done with as a whole; true when there was any. `now_s` is monotonic.
 
-        The file that is written to goes too when it has some size: what goes within the half minute that Linux waits
-        before it writes back never costs the disk a write.
+        The file that is written to goes too, when it has some size, shortly before Linux writes it back: so it never
+        costs the disk a write. A small one costs less when it is written than when it is unlinked.
         """
         before = len(self.segments)
         while self.segments and self.segments[0].last <= done:
-            if self.segments[0] is self._active and (self._allocate or self._active.size < SEGMENT_BYTES // 4):
+            if self.segments[0] is self._active and not self._is_worth_unlinking(self._active, now_s):
                 break
             self.drop(self.segments[0], keep=True)
         return len(self.segments) < before
+
+    def _is_worth_unlinking(self, active: Segment, now_s: float) -> bool:
+        is_old = now_s - active.oldest.mono_s >= _BEFORE_WRITE_BACK_S
+        return is_old and active.size >= SEGMENT_BYTES // 8 and not self._allocate
 
     def drop(self, segment: Segment, *, keep: bool = False) -> None:
         """Unlink a segment, whatever is in it; `keep`: or hand it over to who keeps what was sent.
@@ -233,10 +247,19 @@ class SegmentLog:
         self.bytes -= segment.size
         if keep and self.sent.keep(segment.path, segment.size):
             return
-        with contextlib.suppress(OSError):  # gone already; or it can't be, and then the next start drops it
-            segment.path.unlink()
+        if not _is_gone(segment.path):
+            self._leftover.append(segment.path)  # until the disk takes changes again; or the next start drops it
 
     def close(self) -> None:
         if self._active:
             os.close(self._fd)
             self._active = None
+
+
+def _is_gone(path: Path) -> bool:
+    """Whether a file could be unlinked, or was not there any more."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

@@ -41,7 +41,7 @@ _AGE_STEPS = 16
 """Segments span at most this fraction of `max_age`, and it is looked after that often."""
 _MAX_UNACKED = 65_535
 """No more are handed out before some are acknowledged; MQTT can't have more in flight either."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 log = structlog.get_logger()
 
@@ -176,7 +176,9 @@ class Outbox:
         try:
             self._log.append(data, id_, before, after, at)
         except OSError as exc:
-            if exc.errno not in _FULL or not self._make_room():
+            if exc.errno == errno.EIO:
+                self._log.close()  # perhaps only this place is bad: once more, in a file of its own
+            elif exc.errno not in _FULL or not self._make_room():
                 raise
             self._log.append(data, id_, before, after, at)
 
@@ -214,7 +216,7 @@ class Outbox:
         what was handed out up to here. A smaller `after` than before starts over from there.
 
         Raises:
-            OutboxError: a file can't be opened, such as for too many open files.
+            OutboxError: a file can't be opened, such as for too many open files, or a disk can't read it just now.
         """
         with self._lock:
             if self._closed:
@@ -263,7 +265,7 @@ class Outbox:
 
     def _trim(self) -> None:
         self._syncer.acked = self._state.acked
-        if self._log.trim(self._state.acked):
+        if self._log.trim(self._state.acked, self._now().mono_s):
             self._syncer.trimmed = True
 
     def sync_loop(self, stop: threading.Event) -> None:

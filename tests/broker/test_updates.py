@@ -13,6 +13,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from agent.runtime.clock import Clock
+from agent.updates.trust import CHAIN_NAME
+from tests.sim import wait_until
 from tests.sim.agent import Agent, make_config
 from tests.sim.broker import Broker, Listener
 from tests.sim.bundles import ROOT, make_bundle
@@ -227,3 +229,20 @@ def models(agent: Agent, *args: str) -> str:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def test_a_trust_chain_that_can_not_be_read_at_the_start_is_waited_for(
+    tmp_path: Path, broker: Broker, operator: Operator
+) -> None:
+    """A failing disk: frames go on, and what comes is believed once the chain can be read."""
+    (tmp_path / "trust.json").write_bytes(operator.authority.trust_file)
+    config = make_config(tmp_path, broker.port, make_bundle("face", tmp_path))
+    config["models"] |= {"trust": str(tmp_path / "trust.json"), "healthy_after_s": 2}
+    in_the_way = tmp_path / "models" / CHAIN_NAME
+    in_the_way.mkdir()
+    with Agent(tmp_path, config) as agent:
+        agent.wait_for_status(lambda status: status["pipelines"]["door"]["frames_inferred"] > 5)
+        number = operator.push(make_version(tmp_path, "2026.12.1"), **HASTE)
+        wait_until(lambda: agent.events("update.failed"), 20, "the release was looked at")
+        in_the_way.rmdir()
+        assert operator.wait_until_ended(number)["candidate"]["state"] == "active"

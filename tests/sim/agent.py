@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -47,8 +48,9 @@ def make_pipeline(name: str, **changes: Any) -> dict[str, Any]:
 class Agent:
     """`edge-agent run`; use as a context manager, or start and kill it as you like."""
 
-    def __init__(self, tmp_path: Path, config: dict[str, Any]) -> None:
+    def __init__(self, tmp_path: Path, config: dict[str, Any], environ: Mapping[str, str] | None = None) -> None:
         self.folder = tmp_path
+        self._environ = dict(environ or {})
         self.outbox = Path(config["outbox"]["dir"])
         self.config_file = tmp_path / "config.yaml"
         self.config_file.write_text(yaml.safe_dump(config))
@@ -71,7 +73,7 @@ class Agent:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **environ},
+                env={**os.environ, **self._environ, **environ},
             )
 
     @property

@@ -107,6 +107,11 @@ class Broker:
         wait_until(lambda: self.log.count("Reloading config") > lines, what="mosquitto reads its files again")
 
     @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

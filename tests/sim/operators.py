@@ -61,6 +61,10 @@ class Operator:
     def publish_trust(self) -> None:
         self._ear.publish(f"{self._prefix}/releases/_trust", self.authority.trust_file, retain=True)
 
+    @property
+    def is_connected(self) -> bool:
+        return self._ear.client.is_connected()
+
     def states(self, device: str = "cam-1", model: str = "face") -> list[dict[str, Any]]:
         """All that a device has said of a model so far."""
         return [

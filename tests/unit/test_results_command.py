@@ -71,17 +71,17 @@ def frames(capsys: pytest.CaptureFixture[str]) -> list[tuple[str, int]]:
 
 def test_sent_and_waiting_ones_in_order(tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     box = open_box(tmp_path)  # as the daemon holds it open
-    for index in range(600):  # more than a segment
+    for index in range(1400):  # more than a segment
         box.put(result(index, "yard" if index % 2 else "door"))
-        if index == 500:
+        if index == 1300:
             send_all(box)
     box.put(OutboundMessage("edge/devices/cam-1/snapshots/door", b"\xff\xd8", in_chain=False))
     assert list(box._folder.glob("*.sent"))
     assert main(["results", "--config", str(config_file), "--json"]) == 0
-    assert [("yard" if index % 2 else "door", index) for index in range(600)] == frames(capsys)
+    assert [("yard" if index % 2 else "door", index) for index in range(1400)] == frames(capsys)
 
     assert main(["results", "--config", str(config_file), "--json", "--pipeline", "yard"]) == 0
-    assert [("yard", index) for index in range(1, 600, 2)] == frames(capsys)
+    assert [("yard", index) for index in range(1, 1400, 2)] == frames(capsys)
 
 
 def test_only_those_of_the_last_while(tmp_path: Path, config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:

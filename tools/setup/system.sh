@@ -8,6 +8,7 @@ need mosquitto mosquitto
 need mosquitto_sub mosquitto-clients
 need ffmpeg ffmpeg
 need openssl openssl
+need cc "gcc libc6-dev"
 need npm npm
 need systemd-analyze systemd
 need gpsd gpsd

@@ -311,6 +311,18 @@ class TestAck:
         assert 0 == box.stats().pending
         box.close()
 
+    def test_the_file_that_is_written_to_goes_before_linux_writes_it_back(self, folder: Path) -> None:
+        """Unless it is so small that unlinking it costs the disk more."""
+        clocks = Clocks()
+        box = open_box(folder, now=clocks)
+        for count, after_s, files in ((300, 10, 1), (1, 15, 0), (1, 25, 1)):
+            for _ in range(count):
+                box.put(message(size=400))
+            clocks.run(after_s)
+            box.ack(read_all(box)[-1].id)
+            assert len(list(folder.glob("*.seg"))) == files
+        box.close()
+
     def test_no_more_than_mqtt_can_have_in_flight_is_handed_out(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.runtime import local
 from agent.runtime.local import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, answer_loop, ask
 from tests.sim import wait_until
 
@@ -143,3 +144,16 @@ def _drip(client: socket.socket, stop: threading.Event) -> None:
             client.send(b" ")
         except OSError:
             return
+
+
+def test_a_folder_that_refuses_the_socket_is_tried_again(
+    tmp_path: Path, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as on a disk that is read-only for a while: that ends no daemon."""
+    monkeypatch.setattr(local, "_RETRY_S", 0.01)
+    in_the_way = tmp_path / "status.sock"
+    in_the_way.mkdir()
+    timer = threading.Timer(0.2, in_the_way.rmdir)
+    timer.start()
+    serve(tmp_path, lambda _: b"well")
+    assert ask(tmp_path) == b"well"
