@@ -14,6 +14,7 @@ The device sees pictures of split `validation`; the figures are of split `test`,
 import argparse
 import contextlib
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -219,8 +220,6 @@ class Run:
 
 def _install(bundle: Path, models: Path) -> None:
     """As `make install` or the operator would: a folder, and `current`."""
-    import shutil  # noqa: PLC0415
-
     target = models / bundle.parent.name / bundle.name
     shutil.copytree(bundle, target)
     (target.parent / "current").write_text(f"{bundle.name}\n", encoding="utf-8")

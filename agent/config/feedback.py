@@ -32,7 +32,7 @@ class Feedback(Section, frozen=True):
     max_bytes: ByteSize = msgspec.field(default_factory=lambda: ByteSize(64 << 20))
     """Over this, the oldest go: first those that were sent, last those with a label."""
     upload_every: Duration = msgspec.field(default_factory=lambda: Duration(0))
-    """Send what was not sent yet this often; 0: only at the command `samples`."""
+    """Send what was not sent yet this often, and at each start; 0: only at the command `samples`."""
     upload_max_bytes: ByteSize = msgspec.field(default_factory=lambda: ByteSize(4 << 20))
     """So much at a time."""
     personalize: bool = False

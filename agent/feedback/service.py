@@ -1,6 +1,7 @@
 """The kept frames of all pipelines, and the thread that writes, labels and sends them."""
 
 import contextlib
+import math
 import queue
 import struct
 import threading
@@ -63,7 +64,7 @@ class FeedbackService:
             if settings.keep != "none"
         }
         self._jobs: queue.Queue[Callable[[], None]] = queue.Queue(QUEUE_JOBS)
-        self._sent_s = dict.fromkeys(self._stores, time.monotonic())
+        self._sent_s = dict.fromkeys(self._stores, -math.inf)  # at each start: a device may never run for a whole day
 
     def keep(self, job: SampleJob) -> bool:
         """Have a frame written, without waiting; False: too many wait already."""

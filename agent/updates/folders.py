@@ -35,7 +35,7 @@ from agent.wire.releases import Release
 CURRENT, PREVIOUS = "current", "previous"
 INCOMING = ".incoming"
 
-_NEW, _GONE = ".new-", ".gone-"
+NEW, _GONE = ".new-", ".gone-"
 _MARK = ".release"
 MADE_OF = ".made-of"
 _MAX_NAME_CHARS = 63  # of VERSION_PATTERN
@@ -164,7 +164,7 @@ class Folders:
             OSError: the disk refuses.
         """
         make_dirs(self.home)
-        fresh = Path(tempfile.mkdtemp(prefix=_NEW, dir=self.home))
+        fresh = Path(tempfile.mkdtemp(prefix=NEW, dir=self.home))
         try:
             try:
                 extract_archive(part, fresh)
@@ -234,7 +234,7 @@ class Folders:
             if name not in needed and not is_wanted:
                 self.remove(name)
         for name in self._names():
-            if name.startswith((_NEW, _GONE)):
+            if name.startswith((NEW, _GONE)):
                 shutil.rmtree(self.home / name, ignore_errors=True)
             elif name[0] == "." and name.endswith(".tmp"):
                 _unlink(self.home / name)

@@ -6,6 +6,7 @@ The model's own bytes stay those that were signed; the head beside them is made 
 leaves it. It is taken back like any version, with `model-rollback`, and is over with the next release (ADR 12).
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import structlog
 import yaml
+from numpy.typing import NDArray
 
 from agent.config import Pipeline
 from agent.errors import AgentError, FeedbackRefused, ModelError
@@ -31,7 +33,8 @@ from agent.inference.worker import Worker
 from agent.manifest import Manifest, load_manifest
 from agent.runtime.files import fsync_dir, write_atomic
 from agent.runtime.npy import load_npy
-from agent.updates.folders import MADE_OF, storage_errors
+from agent.runtime.text import one_line
+from agent.updates.folders import MADE_OF, NEW, storage_errors
 from agent.updates.service import UpdateService
 from agent.updates.updater import ModelUpdate
 from agent.wire.archive import GOLDEN, HEAD, LABELS, LICENSE, MANIFEST, MODEL
@@ -119,7 +122,9 @@ class Personalizer:
         known = [(note, labels.index(truth)) for note, truth in labelled if truth in labels]
         if len(known) < MIN_LABELS:
             raise FeedbackRefused(f"{len(known)} labelled samples are there, at least {MIN_LABELS} are needed")
-        embeddings, logs, truths = [], [], []
+        embeddings: list[NDArray[np.float32]] = []
+        logs: list[NDArray[np.float32]] = []
+        truths: list[int] = []
         with _worker(spec, folder, self._stop) as worker:
             for note, truth in known:
                 try:
@@ -129,8 +134,13 @@ class Personalizer:
                     continue
                 if evidence is None or not evidence.embedding or not evidence.log_confidences:
                     raise FeedbackRefused(f"{folder.name} of {spec.model} names no embedding in its manifest")
-                embeddings.append(np.frombuffer(evidence.embedding, "<f4"))
-                logs.append(np.frombuffer(evidence.log_confidences, "<f4"))
+                embedding, log = _floats(evidence.embedding), _floats(evidence.log_confidences)
+                if embedding is None or log is None or len(log) != len(labels):
+                    continue
+                if embeddings and len(embedding) != len(embeddings[0]):
+                    continue
+                embeddings.append(embedding)
+                logs.append(log)
                 truths.append(truth)
         if len(truths) < MIN_LABELS:
             raise FeedbackRefused(f"{len(truths)} labelled samples can be read, at least {MIN_LABELS} are needed")
@@ -172,6 +182,12 @@ class _worker:  # noqa: N801 - used as a function
         self._worker.close()
 
 
+def _floats(data: bytes) -> NDArray[np.float32] | None:
+    """None: they are no finite numbers. A model that is broken, or has taken over its worker, may say anything."""
+    values = np.frombuffer(data, "<f4") if len(data) % 4 == 0 else None
+    return values if values is not None and np.isfinite(values).all() else None
+
+
 def _labels_of(folder: Path, manifest: Manifest) -> list[str]:
     if manifest.task != "classify" or not manifest.labels or not manifest.embedding:
         raise FeedbackRefused(f"{folder.parent.name} {folder.name}: expected a classifier with labels and an embedding")
@@ -190,16 +206,19 @@ def _need_better(lesson: Lesson) -> None:
 
 
 def _make_folder(base: Path, manifest: Manifest, lesson: Lesson, signed: str | None) -> Path:
-    """A bundle like `base` with the head on top, whole before it has its name. Raises UpdateFailed."""
-    version = _next_version(base)
-    with storage_errors(f"version {version}"):
-        made = Path(tempfile.mkdtemp(prefix=".new-", dir=base.parent))
+    """A bundle like `base` with the head on top, whole before it has its name. Raises UpdateFailed, ModelError."""
+    with storage_errors("a version with a head"):
+        version = _next_version(base)
+        made = Path(tempfile.mkdtemp(prefix=NEW, dir=base.parent))
         try:
             _fill(made, base, manifest, version, lesson)
             if signed:  # when that is revoked, this is
                 write_atomic(made / MADE_OF, signed.encode())
             made.chmod(0o750)
             made.rename(base.parent / version)
+        except (ValueError, yaml.YAMLError) as exc:  # a file of `base` was damaged since its worker read it
+            shutil.rmtree(made, ignore_errors=True)
+            raise ModelError(f"{base}: {one_line(str(exc), 200)}") from exc
         except OSError:
             shutil.rmtree(made, ignore_errors=True)
             raise
@@ -208,7 +227,7 @@ def _make_folder(base: Path, manifest: Manifest, lesson: Lesson, signed: str | N
 
 
 def _fill(made: Path, base: Path, manifest: Manifest, version: str, lesson: Lesson) -> None:
-    """Raises OSError."""
+    """Raises OSError, ValueError, YAMLError."""
     for name in (MODEL, manifest.labels or LABELS, LICENSE):
         if (base / name).is_file():
             _link_or_copy(base / name, made / name)
@@ -258,9 +277,10 @@ def _use(update: ModelUpdate, version: str) -> None:
         shutil.rmtree(home / version, ignore_errors=True)
         raise
     needed = {slot.folder for slot in update.store.record.slots}
-    for folder in _own_folders(home):
-        if folder.name not in needed:
-            shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # they go another time
+        for folder in _own_folders(home):
+            if folder.name not in needed:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _own_folders(home: Path) -> Iterator[Path]:

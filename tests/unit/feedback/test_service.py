@@ -187,6 +187,16 @@ def test_with_a_schedule_it_sends_by_itself(running: Device) -> None:
     wait_until(lambda: running.sink.messages, 20)
 
 
+def test_what_was_not_sent_is_sent_at_the_start_and_then_by_the_schedule(tmp_path: Path) -> None:
+    """A device that is switched off each night never runs for a whole day."""
+    device = Device(tmp_path, upload_every=Duration(86400))
+    device.keep(1)
+    device.service._send_what_is_due()
+    device.keep(2)
+    device.service._send_what_is_due()
+    assert len(device.sink.messages) == 1
+
+
 def test_the_thread_answers_questions_and_refusals(running: Device) -> None:
     assert running.service.ask(lambda: running.service.store_of("door").telemetry().kept) == 1
     with pytest.raises(FeedbackRefused):

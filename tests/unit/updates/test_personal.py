@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import msgspec
@@ -15,6 +15,8 @@ from agent.errors import FeedbackRefused
 from agent.feedback.service import FeedbackService
 from agent.inference.bundle import load_bundle
 from agent.inference.golden import make_golden
+from agent.inference.protocol import Answer
+from agent.inference.worker import Worker
 from agent.runtime.clock import Clock
 from agent.runtime.health import Health
 from agent.runtime.progress import Progress
@@ -190,6 +192,27 @@ class TestRefused:
         for number in range(12):
             store.put(note(number, label="3"), b"no picture")
         with pytest.raises(FeedbackRefused, match="0 labelled samples can be read, at least 10 are needed"):
+            device.personalize()
+
+    @pytest.mark.parametrize("field", ["embedding", "log_confidences"])
+    @pytest.mark.parametrize("data", [b"abc", b"\0\0\xc0\x7f" * 10, b"\0" * 12], ids=["torn", "nan", "size"])
+    def test_what_a_worker_says_that_makes_no_sense_does_not_count(
+        self, device: Device, monkeypatch: pytest.MonkeyPatch, field: str, data: bytes
+    ) -> None:
+        """A model that has taken over its process says what it likes."""
+        device.show(ANGLES)
+        real, seen = Worker.run, 0
+
+        def run(*args: Any, **options: Any) -> Answer:
+            nonlocal seen
+            answer, seen = real(*args, **options), seen + 1
+            if seen == 1 or answer.evidence is None:
+                return answer
+            evidence = msgspec.structs.replace(answer.evidence, **{field: data})
+            return msgspec.structs.replace(answer, evidence=evidence)
+
+        monkeypatch.setattr(Worker, "run", run)
+        with pytest.raises(FeedbackRefused, match="1 labelled samples can be read, at least 10 are needed"):
             device.personalize()
 
     def test_what_the_model_knows_already(self, device: Device) -> None:
