@@ -29,7 +29,7 @@ check: $(VENV)/.ready-test  ## lint, types, import rules
 	$(BIN)/lint-imports --no-logo
 
 unit: $(VENV)/.ready-test .cache/.ready-test  ## all tests, on both TFLite runtimes
-	$(BIN)/python -m pytest -n 3 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 4 --dist loadfile -m 'not slow' $(PYTEST_ARGS)
 ifneq ($(PYTHON_TFLITE),)
 	$(MAKE) --no-print-directory unit-tflite
 else
@@ -38,7 +38,7 @@ endif
 
 .PHONY: unit-tflite
 unit-tflite: $(VENV_TFLITE)/.ready .cache/.ready-test
-	EDGE_AGENT_RUNTIME=tflite-runtime $(VENV_TFLITE)/bin/python -m pytest -n 3 --dist loadfile -m 'runtime and not slow' $(PYTEST_ARGS)
+	EDGE_AGENT_RUNTIME=tflite-runtime $(VENV_TFLITE)/bin/python -m pytest -n 4 --dist loadfile -m 'runtime and not slow' $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.ready-test .cache/.ready-test  ## the long forms of the fault and power-cut tests
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PYTEST_ARGS)
@@ -124,7 +124,7 @@ $(VENV)/.ready-demo: pyproject.toml | $(BIN)/python
 	@touch $@
 
 $(VENV)/.ready-test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test,check]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,check,parquet]'
 	@touch $@
 
 $(VENV)/.ready-fuzz: pyproject.toml | $(VENV)/.ready-test

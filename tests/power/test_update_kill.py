@@ -185,7 +185,7 @@ def kill_many(folder: Path, times: int, seed: int) -> None:
 # --- safe mode ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["the command restart", "a stop and a start"])
+@pytest.mark.parametrize("way", ["the command restart", pytest.param("a stop and a start", marks=pytest.mark.slow)])
 def test_after_six_bad_starts_it_can_be_reached_and_infers_nothing(tmp_path: Path, way: str) -> None:
     make_bundle("face", tmp_path)
     with Broker(tmp_path / "broker") as broker:
