@@ -1,7 +1,7 @@
 """systemd/mosquitto.example.conf and .acl as they stand: what is forbidden is refused and reported, the rest works.
 
 Device A is cam-1 with a certificate, device B cam-2; cam-3 has a password. Mosquitto 2.0 grants every subscription and
-then delivers nothing that may not be read, so forbidden reading shows in what does not come.
+then delivers nothing that may not be read, so forbidden reading shows in what does not come, and in the broker's log.
 """
 
 import re
@@ -182,7 +182,7 @@ def test_a_certificate_for_a_wildcard_may_do_nothing(site: Site, name: str):
     ],
 )
 def test_what_a_device_may_not_read_does_not_come(site: Site, topic_filter: str):
-    """Neither what lies there nor what is sent, and what is for it does, in the order it was sent."""
+    """Neither what lies there nor what is sent, and what is for it does, in the order it was sent. The log tells of it."""
     b, operator, collector = site.certified("cam-2"), site.certified("operator"), site.certified("collector")
     b.publish(f"{B}/status", b"private", retain=True)
     collector.publish(f"{B}/ack", b"private", retain=True)
@@ -194,6 +194,20 @@ def test_what_a_device_may_not_read_does_not_come(site: Site, topic_filter: str)
     operator.publish(f"{A}/commands/mark", b"own")
     heard = a.hear_until(f"{A}/commands/mark")
     assert {message.payload for message in heard if message.topic.startswith(("edge/devices/", "$SYS"))} == {b"own"}
+    assert re.search(rf"^\d+: cam-1 [0-2] {re.escape(topic_filter)}$", site.broker.log, re.MULTILINE)
+
+
+def test_the_command_of_the_page_shows_who_asked_for_more_than_a_device_does(site: Site):
+    page = (ROOT / "docs" / "broker.md").read_text().split("journalctl -u mosquitto -o cat |")[1].split("\n\n")[0]
+    topics = Topics("edge", "cam-4")
+    with linked(site.with_password("cam-4", "four"), topics, [topics.release("face"), topics.ack()]) as link:
+        link.want([f"edge/blobs/{'a' * 64}/0"])
+        drive(link, lambda: link._ledger.open == 0, 20.0)
+    site.certified("cam-1").subscribe(f"{B}/#")
+    shown = subprocess.run(["sh", "-c", page], input=site.broker.log, check=True, capture_output=True, text=True).stdout
+    assert re.search(rf": cam-1 [0-2] {B}/#$", shown, re.MULTILINE)
+    assert ": cam-4 " in site.broker.log
+    assert ": cam-4 " not in shown
 
 
 # --- what operators and collectors may not do -------------------------------------------------------------------------
