@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from agent import __version__
 from agent.cli.common import DEFAULT_CONFIGS
 from agent.errors import AgentError
+from agent.runtime.malloc import spare_memory
 from agent.runtime.units import Duration
 
 EPILOG = """\
@@ -161,6 +162,7 @@ def _add_models(models: argparse.ArgumentParser) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; errors that a user can cause are one line on stderr."""
     args = make_parser().parse_args(argv)
+    spare_memory()
     command = importlib.import_module(f"agent.cli.{args.command}")
     try:
         return int(command.main(args))

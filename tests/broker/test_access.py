@@ -182,7 +182,7 @@ def test_a_certificate_for_a_wildcard_may_do_nothing(site: Site, name: str):
     ],
 )
 def test_what_a_device_may_not_read_does_not_come(site: Site, topic_filter: str):
-    """Neither what lies there nor what is sent, and what is for it does, in the order it was sent. The log tells of it."""
+    """Neither what lies there nor what is sent, and what is for it does, in the order it was sent. The log tells."""
     b, operator, collector = site.certified("cam-2"), site.certified("operator"), site.certified("collector")
     b.publish(f"{B}/status", b"private", retain=True)
     collector.publish(f"{B}/ack", b"private", retain=True)

@@ -19,7 +19,7 @@ from tests.power.outbox_disk import LoopDisk, make_image, mounted
 from tests.sim import wait_until
 from tests.sim.agent import Agent, make_config, make_pipeline
 from tests.sim.broker import Broker, Listener
-from tests.sim.bundles import ROOT, make_bundle
+from tests.sim.bundles import make_bundle
 from tests.sim.collectors import Collector
 from tests.sim.operators import Operator
 from tests.sim.processes import children_of
@@ -57,13 +57,6 @@ class Ear(Listener):
         return self.arrived - len(self.seen)
 
 
-def environ_of_the_service() -> dict[str, str]:
-    """What the unit sets. Without its limits on malloc, memory is not given back and wanders upwards for hours."""
-    lines = (ROOT / "systemd" / "edge-agent.service").read_text().splitlines()
-    words = " ".join(line.partition("=")[2] for line in lines if line.startswith("Environment=")).split()
-    return dict(word.split("=", 1) for word in words)
-
-
 class Rig:
     """Built and started by entering `stack`; ended by it."""
 
@@ -79,7 +72,7 @@ class Rig:
         self.operator = Operator(self.broker)
         self._bundle = folder / "bundle"
         shutil.copytree(make_bundle("face", self.disk) / "face", self._bundle)
-        self.agent = Agent(folder, self._config(trim), environ_of_the_service() | self.around.environ)
+        self.agent = Agent(folder, self._config(trim), self.around.environ)
         self.collector = Collector(folder / "collector", self.broker.port)
         self.ear = Ear(self.broker.port)
         stack.callback(self.ear.close)
