@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from agent.mqtt.login import TlsSocket
+
 PASSWORD_VARIABLE = "EDGE_AGENT_BROKER_PASSWORD"  # noqa: S105 - the name of it
 _MAX_PASSWORD_BYTES = 65535  # MQTT 5, section 3.1.3.6
 
@@ -100,17 +102,6 @@ def _read_password(path: Path) -> str:
     return password
 
 
-class _TlsSocket(ssl.SSLSocket):
-    """Closes itself when the handshake fails: paho leaves that to the garbage collector."""
-
-    def do_handshake(self, block: bool = False) -> None:
-        try:
-            super().do_handshake(block)
-        except (OSError, ValueError):
-            self.close()
-            raise
-
-
 def _make_tls(args: argparse.Namespace) -> ssl.SSLContext:
     if (args.cert_file is None) != (args.key_file is None):
         raise UsageError("--cert-file and --key-file: expected both or neither")
@@ -121,7 +112,7 @@ def _make_tls(args: argparse.Namespace) -> ssl.SSLContext:
     except OSError as exc:  # also ssl.SSLError; neither says which file it was
         files = ", ".join(str(path) for path in (args.ca_file, args.cert_file, args.key_file) if path)
         raise UsageError(f"{files}: expected PEM, and a key without a password: {exc.strerror or exc}") from exc
-    context.sslsocket_class = _TlsSocket
+    context.sslsocket_class = TlsSocket
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if args.ca_file:  # Python 3.13 began to refuse what most people's own authorities look like
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT

@@ -34,7 +34,7 @@ def read_password(path: str) -> str:
     return password
 
 
-class _TlsSocket(ssl.SSLSocket):
+class TlsSocket(ssl.SSLSocket):
     """Closes itself when the handshake fails: paho leaves that to the garbage collector. Says why the peer hung up."""
 
     def do_handshake(self, block: bool = False) -> None:
@@ -70,7 +70,7 @@ def make_tls_context(tls: Tls) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if tls.ca_file is not None:  # Python 3.13 began to refuse what most people's own authorities look like
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    context.sslsocket_class = _TlsSocket
+    context.sslsocket_class = TlsSocket
     if tls.cert_file is not None:
         try:  # without a password, OpenSSL would ask for the one of an encrypted key on the terminal, and wait
             context.load_cert_chain(tls.cert_file, tls.key_file, password=lambda: b"-")
