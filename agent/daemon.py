@@ -92,7 +92,7 @@ class Daemon:
         self._ready = self._asked_to_stop = False
         self._clock = Clock()
         self._stamp = Stamp(device_id(config), self._clock)
-        self._topics = Topics(config.mqtt.prefix, self._stamp.device)
+        self._topics = Topics(config.mqtt.prefix, self._stamp.device, config.device.groups)
         self._started_ns = time.monotonic_ns()
         self._started_at = rfc3339(self._clock.now_ns())
         self._health = Health(on_change=self._tell_status)
@@ -138,7 +138,8 @@ class Daemon:
             self._stamp.device,
             will=self._status_message("offline"),
             birth=self._status_message,
-            topic_filters=self._topics.command_filters(self.config.device.groups),
+            # Acknowledgements also live: nothing retained is asked for after a packet that can't be read.
+            topic_filters=[*self._topics.command_filters(), *acks],
             retained_filters=[*release_topics(self.config, self._topics), *acks],
             inbox=Router(self._inbox, self._topics.command_of, self._take_in),
             broker_keeps=self._by_collector is None,

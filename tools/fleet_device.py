@@ -165,7 +165,7 @@ class Device:
             name,
             will=self._status("offline"),
             birth=functools.partial(self._status, "online"),
-            topic_filters=self._topics.command_filters(()),
+            topic_filters=self._topics.command_filters(),
             inbox=Inbox(),
         )
         self._link.tell = lambda what, why: tell(Happened(time.monotonic(), name, what, why))

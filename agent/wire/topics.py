@@ -21,6 +21,8 @@ class Topics:
 
     prefix: str
     device: str
+    groups: tuple[str, ...] = ()
+    """That the device is in."""
 
     @property
     def branch(self) -> str:
@@ -66,17 +68,21 @@ class Topics:
     def chunk(self, sha256: str, index: int) -> str:
         return f"{self.prefix}/blobs/{sha256}/{index}"
 
-    def command_filters(self, groups: tuple[str, ...]) -> list[str]:
+    def command_filters(self) -> list[str]:
         """What to subscribe to for commands, to this device and to its groups; no two of them overlap."""
-        owners = [self.branch, *(f"{self.prefix}/groups/{group}" for group in groups)]
+        owners = [self.branch, *(f"{self.prefix}/groups/{group}" for group in self.groups)]
         return [f"{owner}/commands/+" for owner in owners]
 
     def command_of(self, topic: str) -> str | None:
-        """The command that a topic names, or None when it is not a command topic of ours."""
+        """The command that a topic names, or None when it is not a command topic of ours.
+
+        The session on the broker still has the filters of groups that the device has left: what comes by them is none.
+        """
         parts = topic.removeprefix(f"{self.prefix}/").split("/")
-        if len(parts) == 4 and parts[0] in ("devices", "groups") and parts[2] == "commands":
-            return parts[3]
-        return None
+        if len(parts) != 4 or parts[2] != "commands":
+            return None
+        ours = parts[1] == self.device if parts[0] == "devices" else parts[0] == "groups" and parts[1] in self.groups
+        return parts[3] if ours else None
 
     def may_answer_on(self, topic: str) -> bool:
         """Whether the answer to a command may go there. Who may send commands to one device must not make it speak to

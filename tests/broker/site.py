@@ -1,6 +1,7 @@
 """What the tests of access share: the example's broker with certificates and passwords, and anybody who comes to it."""
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,7 @@ def linked(mqtt: Mqtt, topics: Topics, retained: Sequence[str] = ()) -> Iterator
         topics.device,
         will=status(b"offline"),
         birth=lambda: status(b"online"),
-        topic_filters=topics.command_filters(("yard",)),
+        topic_filters=dataclasses.replace(topics, groups=("yard",)).command_filters(),
         retained_filters=retained,
         inbox=inbox,
     )

@@ -170,6 +170,19 @@ class TestCommands:
         assert "pipelines" in ask(listener, "status", {})["data"]
         assert ask(listener, "ping", to="edge/groups/yard")["ok"]
 
+    def test_a_group_that_the_device_has_left_commands_it_no_more(
+        self, listener: Listener, agent: Agent, broker: Broker, models: Path
+    ) -> None:
+        """The broker keeps the subscription: the session outlives the configuration."""
+        agent.end()
+        config = make_config(agent.folder, broker.port, models, device={"id": "cam-1", "groups": ["hall"]})
+        agent.config_file.write_text(json.dumps(config))
+        agent.start()
+        agent.wait_for_status(lambda s: s["mqtt"]["connected"])
+        listener.publish("edge/groups/yard/commands/set", b'{"min_confidence": 1.0}')
+        answer = ask(listener, "set", {"enabled": True}, to="edge/groups/hall")
+        assert answer["data"]["min_confidence"] == 0.6
+
     def test_set_changes_what_it_names(self, listener: Listener, agent: Agent) -> None:
         assert ask(listener, "set", {"min_confidence": 1.0})["data"]["min_confidence"] == 1.0
         count = len(listener.payloads())

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from tests.paths.test_daemon import BRANCH, ask
 from tests.sim.agent import Agent, make_config
@@ -63,3 +65,24 @@ def test_anything_on_every_topic(tmp_path: Path, broker: Broker, config: dict[st
         longest = max(map(len, agent.log_file.read_text(errors="replace").splitlines()))
         assert longest < 4_000, "what strangers send does not fill the log"
         assert not [entry for entry in agent.log() if "Traceback" in json.dumps(entry)]
+
+
+def test_acknowledgements_are_heard_after_a_packet_that_can_not_be_read(
+    tmp_path: Path, broker: Broker, config: dict[str, Any]
+) -> None:
+    """Nothing retained is asked for during ten minutes then; results must not wait for that."""
+    poison = Properties(PacketTypes.PUBLISH)
+    poison.UserProperty = ("note", "\ufeffhello")
+    with Agent(tmp_path, config) as agent:
+        listener = broker.listen("answers/#", f"{BRANCH}/results/#", f"{BRANCH}/events/#", f"{BRANCH}/models/#")
+        agent.wait_for_status(lambda status: status["mqtt"]["connected"] and status["outbox"]["pending"])
+        broker.listen().publish(f"{BRANCH}/commands/ping", b"poison", properties=poison)
+        agent.wait_for_status(lambda status: status["mqtt"]["connected"] and status["mqtt"]["connects"] == 2)
+        assert ask(listener, "set", {"enabled": False})["ok"]
+
+        def acknowledged(status: dict[str, Any]) -> bool:
+            seqs = [json.loads(m.payload).get("seq", 0) for m in listener.messages if m.payload[:1] == b"{"]
+            listener.publish(f"{BRANCH}/ack", json.dumps({"schema": "edge.ack/1", "seq": max(seqs)}).encode())
+            return bool(status["outbox"]["pending"] == 0)
+
+        agent.wait_for_status(acknowledged)

@@ -96,7 +96,7 @@ def test_a_reader_ignores_fields_that_it_does_not_know() -> None:
 
 
 class TestTopics:
-    topics = Topics("plant/edge", "cam-1")
+    topics = Topics("plant/edge", "cam-1", ("yard",))
 
     def test_all_lie_in_the_devices_own_branch(self) -> None:
         topics = self.topics
@@ -107,10 +107,15 @@ class TestTopics:
 
     def test_commands_come_to_the_device_and_to_its_groups(self) -> None:
         assert ["plant/edge/devices/cam-1/commands/+", "plant/edge/groups/yard/commands/+"] == (
-            self.topics.command_filters(("yard",))
+            self.topics.command_filters()
         )
         assert "ping" == self.topics.command_of("plant/edge/devices/cam-1/commands/ping")
         assert "ping" == self.topics.command_of("plant/edge/groups/yard/commands/ping")
+
+    @pytest.mark.parametrize("owner", ["groups/hall", "devices/cam-2", "groups/cam-1", "devices/yard"])
+    def test_a_command_to_others_is_none(self, owner: str) -> None:
+        """The broker still sends those to groups that the device was in before: its session outlives the filters."""
+        assert self.topics.command_of(f"plant/edge/{owner}/commands/restart") is None
 
     @given(st.text())
     def test_no_other_topic_is_a_command(self, topic: str) -> None:
