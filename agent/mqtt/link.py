@@ -226,7 +226,8 @@ class Link:
         """End the connection within the time.
 
         With last words (the status `offline`): publish them, wait for the answer, and leave; the broker forgets the
-        will. Without: the broker publishes the will, which is the truth until the next connection.
+        will. What is posted on their topic from then on, by threads that are still ending, does not follow them.
+        Without: the broker publishes the will, which is the truth until the next connection.
         """
         connection, deadline_s = self._connection, time.monotonic() + timeout_s
         if connection is None:
@@ -246,8 +247,7 @@ class Link:
 
     def _say(self, last_words: OutboundMessage, deadline_s: float) -> bool:
         """Send the last words and what was posted, and wait for the answers; False when they did not come in time."""
-        self._urgent.drop_state_of(last_words.topic)
-        self._urgent.put_back([Urgent(last_words, 1)])
+        self._urgent.put_last(Urgent(last_words, 1))
         with contextlib.suppress(LinkDown):
             while (left_s := deadline_s - time.monotonic()) > 0:
                 self.pump()

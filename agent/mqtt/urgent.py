@@ -37,14 +37,17 @@ class UrgentQueue:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: list[Urgent] = []
+        self._last_of: str | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def put(self, message: Urgent) -> bool:
-        """Put a message at the end; False when there is no place."""
+        """Put a message at the end; False when there is no place, or when the last of its topic was put."""
         with self._lock:
             if message.newest_wins:
+                if message.topic == self._last_of:
+                    return False
                 self._waiting = [other for other in self._waiting if not _outdated(other, message)]
             if len(self._waiting) >= MAX_WAITING:
                 return False
@@ -65,9 +68,17 @@ class UrgentQueue:
             back = [old for old in messages if not any(_outdated(old, new) for new in self._waiting)]
             self._waiting = [*back, *self._waiting][:MAX_WAITING]
 
+    def put_last(self, message: Urgent) -> None:
+        """Put a state to the front, in the place of one that waits; until `drop_state_of` it is the last of its topic,
+        whatever others still have to say."""
+        with self._lock:
+            self._last_of = message.topic
+            self._waiting = [message, *(other for other in self._waiting if not _outdated(other, message))]
+
     def drop_state_of(self, topic: str) -> None:
         """Forget a state that waits: a newer one of this topic goes out another way."""
         with self._lock:
+            self._last_of = None
             self._waiting = [other for other in self._waiting if not (other.newest_wins and other.topic == topic)]
 
 

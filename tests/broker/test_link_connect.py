@@ -121,6 +121,29 @@ def test_last_words_replace_the_will(broker: Broker):
         assert listener.payloads(STATUS) == [b"online", b"offline, as asked"]
 
 
+def test_nothing_that_is_posted_meanwhile_follows_the_last_words(broker: Broker):
+    """Threads that still end have something to say of their state; the broker would keep it for good."""
+    link = make_link(broker.port)
+    link.connect(5.0)
+    drive(link, lambda: link._ledger.open == 0)
+    wait = link.wait
+
+    def wait_and_post(timeout_s: float) -> None:
+        wait(timeout_s)
+        assert not link.post(status(b"degraded"), qos=1)
+
+    assert link.post(status(b"before"), qos=1)
+    link.wait = wait_and_post  # type: ignore[method-assign]
+    link.close(status(b"offline"), 5.0)
+    listener = broker.listen(STATUS)
+    listener.wait_for(lambda _: listener.payloads(STATUS) == [b"offline"])
+    link.wait = wait  # type: ignore[method-assign]
+    link.connect(5.0)
+    assert link.post(status(b"degraded"), qos=1)
+    drive(link, lambda: listener.payloads(STATUS) == [b"offline", b"online", b"degraded"])
+    link.close(None, 1.0)
+
+
 def test_answers_that_were_posted_go_out_before_the_last_words_are_over(broker: Broker):
     listener = broker.listen("replies/#")
     with linked(broker.port) as link:

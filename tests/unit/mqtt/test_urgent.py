@@ -77,3 +77,14 @@ def test_a_state_that_goes_out_another_way_is_forgotten():
     queue = filled(state("s"), reply(b"r", topic="s"))
     queue.drop_state_of("s")
     assert drained(queue) == [reply(b"r", topic="s")]
+
+
+def test_nothing_of_its_topic_follows_a_last_state():
+    queue = filled(state("s", b"old"), reply(b"1"))
+    queue.put_last(state("s", b"last"))
+    assert not queue.put(state("s", b"late"))
+    assert queue.put(state("other"))
+    assert drained(queue) == [state("s", b"last"), reply(b"1"), state("other")]
+    assert not queue.put(state("s", b"late"))
+    queue.drop_state_of("s")
+    assert queue.put(state("s", b"of the next connection"))
