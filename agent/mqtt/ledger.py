@@ -50,8 +50,8 @@ class Ledger:
     def __init__(self) -> None:
         self._line: deque[_Flight] = deque()  # of the stream, in the order sent
         self._open: dict[int, _Flight] = {}  # by packet id, oldest first
-        self._ready: list[int] = []
-        self._had: set[int] = set()
+        self._ready: list[_Flight] = []
+        self._had: dict[int, str] = {}  # with its topic: a gap that took a message's place has its id
         self._refusals: dict[int, int] = {}
         self._forbidden: set[str] = set()
         self._took_any = False
@@ -79,18 +79,17 @@ class Ledger:
     def end(self) -> None:
         """The connection is gone. What the broker had acknowledged out of order is remembered, not sent again."""
         self._ready += self._prefix()
-        self._had.update(self._ready)
-        self._had.update(flight.id for flight in self._line if flight.state == "done")
+        done = [flight for flight in self._line if flight.state == "done"]
+        self._had.update((flight.id, flight.topic) for flight in (*self._ready, *done))
         self._line.clear()
         self._open.clear()
 
     def offer(self, message_id: int, topic: str) -> bool:
         """Take the next message of the stream into the line; False when it is not to be sent: the broker has it."""
         if not self._line:
-            self._had = {had for had in self._had if had >= message_id}
+            self._had = {had: its for had, its in self._had.items() if had >= message_id}
             self._refusals = {had: tries for had, tries in self._refusals.items() if had >= message_id}
-        had = message_id in self._had
-        self._had.discard(message_id)
+        had = self._had.pop(message_id, None) == topic
         self._line.append(_Flight(message_id, topic, "done" if had else "waiting"))
         return not had
 
@@ -137,19 +136,20 @@ class Ledger:
 
     def take(self) -> list[int]:
         """Ids that are done with, in the order sent, up to the first that is not. Each is handed out once."""
-        done, self._ready = [*self._ready, *self._prefix()], []
-        self._had.difference_update(done)
+        done, self._ready = [flight.id for flight in (*self._ready, *self._prefix())], []
+        for id_ in done:
+            self._had.pop(id_, None)
         return done
 
     def stalled_s(self, now_s: float) -> float:
         """How long the oldest open publish has been the oldest without an answer; 0 when none is open."""
         return now_s - self._progress_at_s if self._open else 0.0
 
-    def _prefix(self) -> list[int]:
-        done: list[int] = []
+    def _prefix(self) -> list[_Flight]:
+        done: list[_Flight] = []
         while self._line and self._line[0].state == "done":
             flight = self._line.popleft()
-            done.append(flight.id)
+            done.append(flight)
             self._refusals.pop(flight.id, None)
         return done
 

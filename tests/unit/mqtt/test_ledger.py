@@ -88,6 +88,20 @@ def test_what_was_acknowledged_out_of_order_is_not_sent_again_after_a_reconnect(
     assert ledger.take() == [1, 2, 3]
 
 
+def test_a_gap_in_the_place_of_a_message_that_the_broker_has_is_sent():
+    """3 was acknowledged out of order, and all three were evicted then: the gap that says so has its id."""
+    ledger = begun()
+    send(ledger, 1, 2, 3)
+    answer(ledger, 1, 2, code=QUOTA)
+    answer(ledger, 3)
+    ledger.end()
+    ledger.begin()
+    assert ledger.offer(3, "gap")
+    ledger.sent(3, 0.0)
+    answer(ledger, 3)
+    assert ledger.take() == [3]
+
+
 def test_acknowledgements_that_came_just_before_the_end_can_still_be_taken():
     ledger = begun()
     send(ledger, 1, 2)
@@ -199,6 +213,7 @@ class LedgerMachine(RuleBasedStateMachine):
         self.ledger = begun()
         self.packet_ids = itertools.count(1)
         self.open: dict[int, int | None] = {}  # packet id -> message id
+        self.topics: dict[int, str] = {}
         self.offered = 0
         self.settled: set[int] = set()  # the broker took it, or it was given up
         self.refused: dict[int, int] = {}
@@ -211,7 +226,8 @@ class LedgerMachine(RuleBasedStateMachine):
             return
         self.offered += 1
         self.total = max(self.total, self.offered)
-        fresh = self.ledger.offer(self.offered, topic if self.offered % 5 else "c")
+        topic = self.topics.setdefault(self.offered, topic if self.offered % 5 else "c")
+        fresh = self.ledger.offer(self.offered, topic)
         assert fresh == (self.offered not in self.settled)
         if fresh and oversize:
             self.ledger.park()
