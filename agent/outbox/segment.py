@@ -152,8 +152,8 @@ class Keeper(Protocol):
     def keep(self, path: Path, size: int) -> bool:
         """Take a file over; false when it is to be unlinked."""
 
-    def clear(self) -> bool:
-        """Give all of them up for their space; false when there were none."""
+    def clear(self) -> int:
+        """Give all of them up for their space; so many bytes."""
 
 
 class SegmentLog:

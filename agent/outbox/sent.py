@@ -38,11 +38,11 @@ class SentFiles:
         self._shrink(self._max_bytes)
         return True
 
-    def clear(self) -> bool:
-        """Give all of them up for their space; false when there were none."""
-        had = bool(self._files)
+    def clear(self) -> int:
+        """Give all of them up for their space; so many bytes."""
+        size = self._bytes
         self._shrink(0)
-        return had
+        return size
 
     def _shrink(self, max_bytes: int) -> None:
         while self._files and self._bytes > max_bytes:

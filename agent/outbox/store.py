@@ -173,23 +173,26 @@ class Outbox:
         return id_
 
     def _append(self, data: bytes, id_: int, before: Point, after: Point, at: Instant) -> None:
-        try:
-            self._log.append(data, id_, before, after, at)
-        except OSError as exc:
-            if exc.errno == errno.EIO:
-                self._log.close()  # perhaps only this place is bad: once more, in a file of its own
-            elif exc.errno not in _FULL or not self._make_room():
-                raise
-            self._log.append(data, id_, before, after, at)
+        given_up, moved = 0, False
+        while True:
+            try:
+                return self._log.append(data, id_, before, after, at)
+            except OSError as exc:
+                if exc.errno == errno.EIO and not moved:
+                    self._log.close()  # perhaps only this place is bad: once more, in a file of its own
+                    moved = True
+                elif exc.errno in _FULL and given_up <= len(data) and (more := self._make_room()):
+                    given_up += more
+                else:
+                    raise
 
-    def _make_room(self) -> bool:
-        """On a full disk: give up what was sent, or else the oldest segment; false when there is neither."""
-        if self._log.sent.clear():
-            return True
-        if not self._log.segments:
-            return False
+    def _make_room(self) -> int:
+        """On a full disk: give up what was sent, or else the oldest segment; so many bytes, 0 when there is neither."""
+        if (sent := self._log.sent.clear()) or not self._log.segments:
+            return sent
+        size = self._log.segments[0].size
         self._evict("disk_full")
-        return True
+        return size
 
     def _error(self, exc: OSError) -> OutboxError:
         return OutboxError(f"outbox.dir: {self._folder}: {(exc.strerror or str(exc)).lower()}")

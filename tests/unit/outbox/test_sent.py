@@ -96,6 +96,29 @@ def test_they_go_first_when_the_disk_is_full(folder: Path, monkeypatch: pytest.M
     assert box.stats().dropped == 0
 
 
+def test_where_they_are_too_small_the_oldest_that_wait_go_as_well(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = open_box(folder, keep_bytes=KEEP_BYTES)
+    put_and_ack(box, 1)
+    for _ in range(2):  # each start begins a segment
+        box.close()
+        box = open_box(folder, keep_bytes=KEEP_BYTES)
+        box.put(message(size=100))
+    assert sorted(path.suffix for path in folder.glob("*.se*")) == [".seg", ".seg", ".sent"]
+    write = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        if len(data) > 5000 and len(list(folder.glob("*.se*"))) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    large = box.put(message(size=6000))
+    assert ids_in(folder) == [large]
+    assert box.stats().dropped == 2
+
+
 def test_evicting_what_waits_does_not_count_what_was_sent(folder: Path) -> None:
     box = open_box(folder, keep_bytes=KEEP_BYTES, max_bytes=6000)
     put_and_ack(box, 100)
