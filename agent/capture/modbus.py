@@ -26,7 +26,11 @@ class ModbusSensor:
         self._spec, self._client = spec, client
 
     def open(self) -> None:
-        if not self._client.connect():  # type: ignore[no-untyped-call]
+        try:
+            connected = self._client.connect()  # type: ignore[no-untyped-call]
+        except UnicodeError as exc:  # such as two dots in a row
+            raise SourceUnusable(f"{self.name}: not a host name: {exc}; is source.host right?") from exc
+        if not connected:
             raise SourceError(f"{self.name}: no connection; is it on, and does it speak Modbus TCP on that port?")
 
     def measure(self) -> list[float]:

@@ -191,7 +191,8 @@ class Table:
             raise SourceUnusable(f"{self.name}: not one row in it can be read; {rows.fault or 'there is none'}")
         if not self._spec.loop:
             return None
-        self._played_s += self._last_s - self._first_s + self._step_s
+        # One row, or all of one moment: they would come again at once, and spin.
+        self._played_s += (self._last_s - self._first_s + self._step_s) or 1.0 / self._spec.rate_hz
         self._first_s, self._broken_before = None, self.broken
         rows.close()
         self._rows = Rows(self._spec)

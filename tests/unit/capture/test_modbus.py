@@ -68,6 +68,12 @@ def test_a_device_that_answers_refuses_freezes_and_goes():
         source.close()
 
 
+def test_what_can_not_be_a_host_name_is_said():
+    source = make_source(ModbusSource(host="plc..local", registers={"a": ModbusRegister(address=0)}))
+    with pytest.raises(SourceUnusable, match=r"modbus plc\.\.local:502 unit 1: not a host name: .*source\.host"):
+        source.open()
+
+
 def test_without_pymodbus_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymodbus.client", None)
     with pytest.raises(SourceUnusable, match=r"pip install 'edge-agent\[modbus\]'"):

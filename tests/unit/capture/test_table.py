@@ -124,6 +124,15 @@ def test_in_real_time_rows_come_when_they_are_due_also_in_a_loop(table):
     assert time.monotonic() - started_s >= 0.2
 
 
+@pytest.mark.parametrize("options", [{}, {"time_column": "s"}])
+def test_a_loop_of_one_moment_keeps_the_rate(table, options):
+    source = table("t,s\n1,5\n", channels=("t",), realtime=True, loop=True, rate_hz=20.0, **options)
+    started_s = time.monotonic()
+    for _ in range(5):
+        source.read()
+    assert time.monotonic() - started_s >= 0.2
+
+
 def test_a_wait_of_years_can_be_interrupted(table):
     source = table("t,s\n1,-4e9\n2,4e9\n", time_column="s", realtime=True)
     source.read()
