@@ -182,7 +182,7 @@ class Snapshots(Section, frozen=True):
     on: Literal["events", "none"] = "events"
     """`events`: one at the start of each event."""
     quality: Annotated[int, Meta(ge=1, le=100)] = 85
-    """Of the JPEG."""
+    """Of the JPEG; one over 960 KiB gets coarser, and then smaller, until a message takes it."""
     boxes: bool = True
     """Draw what was found; false: the bare frame."""
     max_width_px: Pixels | None = None

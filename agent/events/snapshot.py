@@ -20,6 +20,10 @@ from agent.values import Found, Image, Xyxy
 QUEUE_JOBS = 8
 """Each job holds a frame: at 1080p 6 MB."""
 
+MAX_JPEG_BYTES = 960 << 10
+"""The outbox takes messages of 1 MiB, with what is told of the picture."""
+_COARSER = (85, 70)
+
 _WAIT_S = 0.5
 
 _Bgr = tuple[int, int, int]
@@ -88,7 +92,8 @@ class SnapshotMaker:
     def _make(self, job: SnapshotJob) -> None:
         options = self._settings[job.pipeline]
         picture = draw_snapshot(job.image, job.found, boxes=options.boxes, max_width_px=options.max_width_px)
-        self._deliver(job, _jpeg(picture, options.quality), (picture.shape[1], picture.shape[0]))
+        jpeg, picture = _within_limit(picture, options.quality)
+        self._deliver(job, jpeg, (picture.shape[1], picture.shape[0]))
 
 
 def encode_snapshot(image: Image, found: Found | None, *, quality: int, boxes: bool, max_width_px: int | None) -> bytes:
@@ -116,6 +121,19 @@ def draw_snapshot(image: Image, found: Found | None, *, boxes: bool, max_width_p
     for mark in reversed(marks):  # the surest comes last, on top
         _draw(picture, mark, scale)
     return picture
+
+
+def _within_limit(picture: Image, quality: int) -> tuple[bytes, Image]:
+    """A JPEG that can be sent, and its picture: coarser, and then smaller, than asked for until it is no larger."""
+    import cv2
+
+    while True:
+        for tried in (quality, *(coarser for coarser in _COARSER if coarser < quality)):
+            jpeg = _jpeg(picture, tried)
+            if len(jpeg) <= MAX_JPEG_BYTES:
+                return jpeg, picture
+        half_wh = (max(1, picture.shape[1] // 2), max(1, picture.shape[0] // 2))
+        picture = np.asarray(cv2.resize(picture, half_wh, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _jpeg(picture: Image, quality: int) -> bytes:

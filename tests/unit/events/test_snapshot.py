@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from agent.config import Snapshots
-from agent.events.snapshot import QUEUE_JOBS, SnapshotJob, SnapshotMaker, draw_snapshot, encode_snapshot
+from agent.events.snapshot import MAX_JPEG_BYTES, QUEUE_JOBS, SnapshotJob, SnapshotMaker, draw_snapshot, encode_snapshot
 from agent.values import Classification, Detection, Found, Image, Segment
 
 WAIT_S = 10.0
@@ -191,6 +191,20 @@ def maker_for(deliver: Sink) -> SnapshotMaker:
 
 def job(number: int = 0, pipeline: str = "front-door") -> SnapshotJob:
     return SnapshotJob(pipeline, frame(), None, f"e{number}", 5)
+
+
+@pytest.mark.parametrize(("quality", "size_wh"), [(100, (1920, 1080)), (85, (1920, 1080)), (30, (3840, 2160))])
+def test_a_picture_too_large_for_a_message_gets_coarser_and_then_smaller(quality, size_wh):
+    """Noise, as a camera of 8 megapixels gives it in the dark."""
+    image = np.random.default_rng(0).normal(GRAY, 20, (2160, 3840, 3)).clip(0, 255).astype(np.uint8)
+    sink, stop = Sink(), threading.Event()
+    stop.set()
+    maker = SnapshotMaker({"door": Snapshots(quality=quality)}, sink)
+    maker.submit(SnapshotJob("door", image, None, "e", 5))
+    maker.loop(stop)
+    ((_, jpeg, told_wh, _),) = sink.got
+    assert len(jpeg) <= MAX_JPEG_BYTES
+    assert told_wh == decoded(jpeg).shape[1::-1] == size_wh
 
 
 def test_the_maker_delivers_jobs_in_order_from_its_own_thread():
