@@ -15,6 +15,7 @@ MAX_DOCUMENT_BYTES = 1 << 20
 
 T = TypeVar("T")
 _AT = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>.*)`)?$", re.DOTALL)
+_HALF = re.compile("[\ud800-\udfff]")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+|\.\.\.)\]")
 
 
@@ -24,7 +25,8 @@ class DocumentError(ValueError):
 
 class _Loader(yaml.SafeLoader):
     """PyYAML keeps the last of two equal keys without a word; here that is an error. Aliases are refused: a few lines
-    of them unfold into gigabytes. Only `true` and `false` are booleans, as in YAML 1.2: `on` is a key of ours."""
+    of them unfold into gigabytes. Only `true` and `false` are booleans, as in YAML 1.2: `on` is a key of ours. Escapes
+    of two halves, which JSON writes for what lies beyond 65,535, are one character."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - declared so by PyYAML
         first: [pair for pair in pairs if pair[0] != "tag:yaml.org,2002:bool"]
@@ -35,6 +37,15 @@ class _Loader(yaml.SafeLoader):
         if self.check_event(yaml.AliasEvent):
             raise yaml.constructor.ConstructorError(None, None, "aliases are not allowed", self.peek_event().start_mark)  # type: ignore[no-untyped-call]
         return super().compose_node(parent, index)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        if not isinstance(value, str) or not _HALF.search(value):
+            return value
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise yaml.constructor.ConstructorError(None, None, "half of a character", node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()

@@ -1,5 +1,6 @@
 """YAML into structs: what is wrong, where, and what was expected, in one line."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,8 @@ def test_a_good_document():
          "doc.yaml:1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'"),
         ("--- 1\n--- 2\n", "doc.yaml:2: but found another document"),
         ("? [a]\n: 1\n", "doc.yaml:1: a key has to be a word"),
+        ('items: []\nwords: {a: "\\ud83d"}\n', "doc.yaml:2: half of a character"),
+        ('items: []\n"\\ude00\\ud83d": 1\n', "doc.yaml:2: half of a character"),
     ],
 )  # fmt: skip
 def test_errors_name_the_file_the_line_the_key_and_what_was_expected(text: str, expected: str):
@@ -92,6 +95,11 @@ def test_what_the_yaml_library_chokes_on_is_an_error_in_one_line(text: str | byt
     message = error_of(text)
     assert message.startswith("doc.yaml")
     assert "\n" not in message
+
+
+def test_what_json_writes_in_two_halves_is_one_character():
+    text = json.dumps({"items": [], "words": {"\U0001f600": "\u00e9"}})
+    assert parse_document(text.encode(), Doc, "doc.yaml").words == {"\U0001f600": "\u00e9"}
 
 
 def test_long_values_are_cut():
