@@ -38,8 +38,9 @@ class _Loss:
 class Health:
     """Register of the parts that are lost. Thread-safe.
 
-    `on_change` is called, from the thread that brought the news, after `reasons()` has become another. Keep figures
-    that change all the time out of reasons: each new text is a change.
+    `on_change` is called, from the thread that brought the news, after `reasons()` has become another; one call after
+    the other, so that what the last one sees and tells is how it is. Keep figures that change all the time out of
+    reasons: each new text is a change.
     """
 
     def __init__(self, on_change: Callable[[], None] | None = None) -> None:
@@ -47,6 +48,7 @@ class Health:
         self._losses: dict[str, _Loss] = {}
         self._errors: deque[LastError] = deque(maxlen=MAX_LAST_ERRORS)
         self._on_change = on_change
+        self._telling = threading.Lock()
 
     def lost(self, part: str, reason: str) -> None:
         """A part does not work, and why. To be said as often as you like."""
@@ -87,7 +89,8 @@ class Health:
 
     def _changed(self) -> None:
         if self._on_change:
-            self._on_change()
+            with self._telling:
+                self._on_change()
 
 
 def _area(part: str) -> str:

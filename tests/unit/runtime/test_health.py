@@ -126,3 +126,27 @@ def test_many_threads_may_report_at_once():
         thread.join(30)
     assert health.reasons() == []
     assert len(health.last_errors()) == MAX_LAST_ERRORS
+
+
+def test_what_is_told_last_is_how_it_is():
+    """Two threads bring news at once: the one that looked first must not tell last."""
+    told: list[list[str]] = []
+    first_looked, second_told = threading.Event(), threading.Event()
+
+    def tell() -> None:
+        reasons = health.reasons()
+        if threading.current_thread().name == "first":
+            first_looked.set()
+            second_told.wait(0.5)  # in vain where the second has to wait for the first
+        told.append(reasons)
+        second_told.set()
+
+    health = Health(tell)
+    health.lost("a", "away")
+    second_told.clear()
+    first = threading.Thread(target=health.lost, args=("b", "away"), name="first")
+    first.start()
+    assert first_looked.wait(10)
+    health.recovered("a")
+    first.join(10)
+    assert told[-1] == health.reasons() == ["b: away"]
