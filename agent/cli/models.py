@@ -16,7 +16,7 @@ from agent.config import Config
 from agent.errors import AgentError, ConfigError, ModelError, WorkerLost
 from agent.inference.golden import make_golden
 from agent.inference.locate import find_bundle
-from agent.inference.protocol import BundleInfo
+from agent.inference.protocol import BundleInfo, window_shape
 from agent.inference.worker import Worker
 from agent.manifest import NAME_PATTERN, load_manifest
 from agent.updates.store import ModelStore, Slot
@@ -219,7 +219,7 @@ def _try(config: Config, model: str, folder: Path, sha256: str | None) -> tuple[
 
 
 def load_in_worker(config: Config, model: str, folder: Path, sha256: str | None) -> BundleInfo:
-    """Start a worker with a bundle, and have it answer one gray frame.
+    """Start a worker with a bundle, and have it answer a gray frame, or a window of zeros.
 
     Raises:
         ModelError: it is not what was recorded, its manifest is wrong, or the model can't be loaded or fails.
@@ -236,7 +236,9 @@ def load_in_worker(config: Config, model: str, folder: Path, sha256: str | None)
     )
     try:
         info = worker.start()
-        worker.run(np.full((480, 640, 3), 128, np.uint8), spec.min_confidence)
+        gray = np.full((480, 640, 3), 128, np.uint8)
+        zeros = np.zeros(window_shape(info.window), np.float32) if info.window else None
+        worker.run(gray if zeros is None else zeros, spec.min_confidence)
         return info
     except WorkerLost as exc:
         raise WorkerLost(f"{folder}: {exc}") from exc

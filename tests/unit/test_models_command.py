@@ -157,6 +157,18 @@ class TestVerify:
         assert (old.startswith("ok"), "as recorded" in old) == (True, True)
         assert (new.startswith("ok"), "no digest" in new) == (True, True)
 
+    @pytest.mark.parametrize("name", ["swing", "face"])
+    def test_also_of_models_that_take_no_pictures(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    ) -> None:
+        """A window of zeros will do, as a gray picture does; to go on with one takes the same trial."""
+        models, config = make_bundle(name, tmp_path), tmp_path / "config.yaml"
+        pipeline = make_pipeline("desk", model=name)
+        config.write_text(yaml.safe_dump(make_config(tmp_path, 9, models, pipelines=[pipeline])))
+        for args in (["verify"], ["activate", name, OLD]):
+            assert main(["models", "--config", str(config), *args]) == 0, capsys.readouterr()
+        assert capsys.readouterr().out.startswith("ok")
+
     def test_changed_bytes_are_found(self, device: Device, capsys: pytest.CaptureFixture[str]) -> None:
         device.store().save(live=device.slot(OLD), previous=device.slot(NEW))
         labels = device.home / OLD / "labels.txt"
