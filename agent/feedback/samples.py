@@ -114,6 +114,10 @@ class SampleStore:
         """The file. Raises OSError."""
         return self._file(note).read_bytes()
 
+    def forget(self, note: Note) -> None:
+        """Its file is lost; what is left of it goes too, and it counts as dropped."""
+        self._drop(self._kept[note.id])
+
     def telemetry(self) -> SamplesTelemetry:
         """May be called from any thread."""
         kept = list(self._kept.copy().values())

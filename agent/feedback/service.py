@@ -1,6 +1,7 @@
 """The kept frames of all pipelines, and the thread that writes, labels and sends them."""
 
 import contextlib
+import errno
 import math
 import queue
 import struct
@@ -40,6 +41,8 @@ _JPEG_QUALITIES = (95, 85, 70)
 _PNG_HEADER = struct.Struct(">8s4x4sII")  # signature, type of the first chunk, width, height
 _WAIT_S = 1.0
 _ANSWER_S = 10.0
+_LOST = frozenset({errno.ENOENT, errno.EIO})
+"""Errors of a file that is gone, or that the disk does not give back."""
 
 _log = structlog.get_logger()
 
@@ -80,7 +83,7 @@ class FeedbackService:
         """Have something done in the thread; None: it takes longer than an answer may, and will be done.
 
         Raises:
-            FeedbackRefused: it can't be done.
+            FeedbackRefused: it can't be done, or too much waits already.
         """
         answer: Future[T] = Future()
 
@@ -93,8 +96,11 @@ class FeedbackService:
 
         try:
             self._jobs.put(do, timeout=_ANSWER_S)
+        except queue.Full:
+            raise FeedbackRefused("too much waits to be stored; try again") from None
+        try:
             return answer.result(_ANSWER_S)
-        except (queue.Full, TimeoutError):
+        except TimeoutError:
             return None
 
     def telemetry(self, pipeline: str) -> SamplesTelemetry | None:
@@ -131,7 +137,9 @@ class FeedbackService:
         sent = sent_bytes = 0
         for note in store.unsent():
             try:
-                data = store.read(note)
+                data = self._read(store, note)
+                if data is None:
+                    continue
                 if sent and len(data) > left - sent_bytes:
                     break
                 self._sink.put(self._message(note, data))
@@ -150,6 +158,17 @@ class FeedbackService:
         return store
 
     # --- inside --------------------------------------------------------------------------------------------------
+
+    def _read(self, store: SampleStore, note: Note) -> bytes | None:
+        """None: it is lost, and forgotten: all that wait behind it would wait for ever. Raises OSError."""
+        try:
+            return store.read(note)
+        except OSError as exc:
+            if exc.errno not in _LOST:
+                raise
+            _log.warning("samples.lost", pipeline=note.pipeline, sample=note.id, reason=exc.strerror)
+            store.forget(note)
+            return None
 
     def _write(self, store: SampleStore, job: SampleJob) -> None:
         suffix, data = encode_frame(job.frame)

@@ -11,6 +11,7 @@ import pytest
 
 from agent.config import Config
 from agent.errors import FeedbackRefused, OutboxError
+from agent.feedback import service as service_module
 from agent.feedback.service import MAX_FILE_BYTES, QUEUE_JOBS, FeedbackService, decode_frame, encode_frame
 from agent.feedback.summary import Summary
 from agent.feedback.watch import SampleJob
@@ -146,6 +147,18 @@ def test_an_outbox_in_trouble_loses_nothing(tmp_path: Path) -> None:
     assert device.service.send("door")["sent"] == 1
 
 
+def test_a_file_that_is_lost_does_not_stop_those_behind_it(tmp_path: Path) -> None:
+    """Of the newest, which is sent first, the card gives nothing back."""
+    device = Device(tmp_path)
+    device.keep(1)
+    (device.folder / f"{device.keep(2)}.png").unlink()
+    told = device.service.send("door")
+    assert (told["sent"], told["waiting"]) == (1, 0)
+    assert info_of(device.sink.messages[0]).frame_index == 1
+    assert device.service.telemetry("door").dropped == 1
+    assert len(list(device.folder.iterdir())) == 2
+
+
 def test_a_full_queue_costs_frames_and_not_the_frame_path(tmp_path: Path) -> None:
     device = Device(tmp_path)
     frame = Frame(np.zeros((8, 8, 3), np.uint8), 1, 1, 1)
@@ -201,6 +214,27 @@ def test_the_thread_answers_questions_and_refusals(running: Device) -> None:
     assert running.service.ask(lambda: running.service.store_of("door").telemetry().kept) == 1
     with pytest.raises(FeedbackRefused):
         running.service.ask(lambda: running.service.store_of("yard"))
+
+
+def test_what_finds_no_room_in_the_queue_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the thread learns, frames fill the queue: nobody may be told then that a label will be stored."""
+    monkeypatch.setattr(service_module, "_ANSWER_S", 0.01)
+    device = Device(tmp_path)
+    sample = device.keep()
+
+    def label() -> dict[str, Any] | None:
+        return device.service.ask(lambda: device.service.label("door", sample, "8", None))
+
+    frame = Frame(np.zeros((8, 8, 3), np.uint8), 1, 1, 1)
+    for number in range(2, QUEUE_JOBS + 2):
+        summary = Summary("3", 0.6, 0.1)
+        assert device.service.keep(SampleJob(f"{number:016x}", "door", frame, MODEL, summary, ("unsure",)))
+    with pytest.raises(FeedbackRefused, match="try again"):
+        label()
+    device.work()
+    assert label() is None, "there is room: it will be stored"
+    device.work()
+    assert device.service.telemetry("door").labelled == 1
 
 
 @pytest.mark.parametrize(
