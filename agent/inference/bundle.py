@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+import msgspec
+
 from agent.config import Delegate
 from agent.decode import make_decoder
 from agent.errors import ModelError
@@ -21,6 +23,8 @@ from agent.inference.stepped import Stepped
 from agent.manifest import (
     AnomalyDecoder,
     AudioInput,
+    ClassifyDecoder,
+    DecoderSpec,
     InputSpec,
     Manifest,
     ModelInputSpec,
@@ -55,6 +59,7 @@ class Bundle:
         outputs = [*self._features.infos, *([interpreter.inputs[0]] if self._compares else [])]
         spec = self._features.complete(complete_decoder(manifest))
         self.decode = make_decoder(spec, labels, _input_wh(manifest.input), outputs)
+        self._decode_evidence = make_decoder(_with_second(spec), labels, _input_wh(manifest.input), outputs)
 
     def run(self, data: Image | Samples, min_confidence: float, *, evidence: bool = False) -> Answer:
         """Frame in, answer out: the whole work of a worker. With `evidence`, also what stands behind the answer.
@@ -71,7 +76,9 @@ class Bundle:
         if self._compares:
             read.outputs.append(self.interpreter.input_view())
         found = self.decode(read.outputs, transform, min_confidence)
-        more = Evidence(self.decode(read.outputs, transform, EVIDENCE_FROM), *_bytes_of(read)) if evidence else None
+        more = None
+        if evidence:
+            more = Evidence(self._decode_evidence(read.outputs, transform, EVIDENCE_FROM), *_bytes_of(read))
         del read  # views that are held would make the next `invoke` fail
         done_ns = time.perf_counter_ns()
         return Answer(
@@ -81,6 +88,11 @@ class Bundle:
             decode_ms=_ms(done_ns - invoked_ns),
             evidence=more,
         )
+
+
+def _with_second(spec: DecoderSpec) -> DecoderSpec:
+    """How sure the best class is, its lead over the second says, whether or not that is an answer."""
+    return msgspec.structs.replace(spec, top_k=max(2, spec.top_k)) if isinstance(spec, ClassifyDecoder) else spec
 
 
 def _bytes_of(read: Read) -> Iterator[bytes]:

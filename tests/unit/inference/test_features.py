@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from agent.errors import ModelError
+from agent.feedback.summary import summarize
 from agent.inference.bundle import load_bundle
 from agent.manifest import load_manifest
 from tests.sim.bundles import ROOT
@@ -55,6 +56,21 @@ def test_evidence_tells_what_was_nearly_said(folder: Path):
     assert answer.found.classes == []
     assert answer.evidence is not None
     assert answer.evidence.found.classes
+
+
+def test_evidence_tells_how_near_the_second_class_was_also_where_one_is_the_answer(folder: Path):
+    """Else no frame of a model with `top_k: 1` would ever be kept as one that it is unsure of."""
+    torn = cv2.addWeighted(picture("2_0.png"), 0.5, picture("6_0.png"), 0.5, 0)
+    both = load_bundle(folder).run(torn, 0.0, evidence=True)
+    manifest = folder / "manifest.yaml"
+    assert "top_k: 3" in manifest.read_text()
+    manifest.write_text(manifest.read_text().replace("top_k: 3", "top_k: 1"))
+    answer = load_bundle(folder).run(torn, 0.0, evidence=True)
+    assert both.evidence
+    assert answer.evidence
+    assert len(answer.found.classes) == 1
+    assert summarize(answer.evidence.found, 0.5) == summarize(both.evidence.found, 0.5)
+    assert summarize(answer.evidence.found, 0.5).margin < 0.1
 
 
 def test_a_head_of_zeros_changes_nothing(folder: Path):
