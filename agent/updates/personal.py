@@ -192,7 +192,8 @@ def _labels_of(folder: Path, manifest: Manifest) -> list[str]:
     if manifest.task != "classify" or not manifest.labels or not manifest.embedding:
         raise FeedbackRefused(f"{folder.parent.name} {folder.name}: expected a classifier with labels and an embedding")
     try:
-        return (folder / manifest.labels).read_text("utf-8").rstrip("\n").split("\n")
+        lines = (folder / manifest.labels).read_text("utf-8").rstrip("\n").split("\n")
+        return [line.strip() for line in lines]  # as the worker reads them, and answers
     except (OSError, UnicodeDecodeError) as exc:
         raise ModelError(f"{folder / manifest.labels}: {exc}") from exc
 

@@ -165,6 +165,15 @@ class TestPersonalize:
         assert second["accuracy"] > second["accuracy_before"]
         assert right_of(device.home / "1+p2", (-45.0,)) > right_of(device.home / str(first["version"]), (-45.0,))
 
+    def test_blanks_in_the_file_of_labels_do_not_matter_as_they_do_not_for_answers(
+        self, device: Device, bundle: Path
+    ) -> None:
+        labels = bundle / "labels.txt"
+        labels.write_text(labels.read_text().replace("\n", " \n"))
+        device.show(ANGLES)
+        figures = device.personalize()
+        assert (figures["labels"], figures["left_out"]) == (60, 0)
+
 
 class TestRefused:
     """Nothing is made, and what ran goes on."""
