@@ -39,6 +39,7 @@ T = TypeVar("T")
 MAX_PER_MINUTE = 6
 """Messages of one topic that are looked at: a signature costs little, but not nothing."""
 _ANSWER_S = 10.0
+_OBEY_AGAIN_S = 30.0
 
 _log = structlog.get_logger()
 
@@ -90,6 +91,8 @@ class UpdateService:
     ) -> None:
         self._around, self._stamp, self._tell, self._progress = around, stamp, tell, progress
         self._trust_version: int | None = None
+        self._obeyed: dict[str, int] = {}  # by model: the trust document of which all is done that it asks for
+        self._obey_due_s = 0.0
         self._lock = threading.Lock()
         self._offers: dict[str, bytes] = {}  # by model; the newest wins
         self._last: dict[str, bytes] = {}  # looked at; looked at again when the trust document changes
@@ -173,15 +176,23 @@ class UpdateService:
         for update in self.by_model.values():
             self._report(update)
         while not stop.is_set():
-            self._progress.beat("updates")
+            self._alive()
             self._news.clear()
             self._answer_requests()
-            wait_s = min([self._look_at_offers(), *(update.step() for update in self.by_model.values())])
+            wait_s = min([self._look_at_offers(), *map(self._step, self.by_model.values())])
             if wait_s > 0:
                 self._news.wait(min(wait_s, 1.0))
         for update in self.by_model.values():
             with contextlib.suppress(UpdateFailed):
                 update.close()
+
+    def _step(self, update: ModelUpdate) -> float:
+        self._alive()
+        return update.step()
+
+    def _alive(self) -> None:
+        """Before each piece of work: it may start a worker, and the watchdog waits for hardly more than one."""
+        self._progress.beat("updates")
 
     def _has_news(self) -> bool:
         """Whether something came that should not wait for the end of a piece of work."""
@@ -193,6 +204,7 @@ class UpdateService:
                 work = self._requests.get_nowait()
             except queue.Empty:
                 return
+            self._alive()
             work()
 
     def _look_at_offers(self) -> float:
@@ -212,6 +224,7 @@ class UpdateService:
                     del self._offers[model]
             self._look_at(model, raw)
             self._last[model] = raw
+        self._obey()
         return wait_s
 
     def _look_at(self, model: str, raw: bytes) -> None:
@@ -230,7 +243,7 @@ class UpdateService:
             with self._lock:
                 self._offers.setdefault(model, raw)  # to be looked at again
         if self._note_trust():
-            self._obey(model)
+            self._look_again(model)
 
     def _note_trust(self) -> bool:
         """Whether the trust document is a newer one than the last time; it is none while a disk can't read it."""
@@ -239,15 +252,30 @@ class UpdateService:
             self._trust_version = trust.current().document.version if trust else None
         return before != self._trust_version
 
-    def _obey(self, brought_by: str) -> None:
-        """A newer trust document holds: it may forbid what was allowed, and allow what was refused."""
+    def _look_again(self, brought_by: str) -> None:
+        """A newer trust document holds: it may allow what was refused, and forbid what was allowed."""
         _log.info("update.trust_changed", version=self._trust_version)
-        for model, update in self.by_model.items():
-            update.obey(self._around.trusted().current())
+        self._obey_due_s = 0.0
+        for model in self.by_model:
             if model in self._last and model != brought_by:
                 with self._lock:
                     self._offers.setdefault(model, self._last[model])
-            self._report(update)
+
+    def _obey(self) -> None:
+        """End what the trust document forbids, also where the agent ended before that was done, or it failed."""
+        version, now_s = self._trust_version, time.monotonic()
+        if version is None or now_s < self._obey_due_s:
+            return
+        for model, update in self.by_model.items():
+            if self._obeyed.get(model) != version:
+                self._alive()
+                try:
+                    update.obey(self._around.trusted().current())
+                    self._obeyed[model] = version
+                except (UpdateRefused, UpdateFailed) as exc:
+                    _log.error("update.not_obeyed", model=model, reason=str(exc))
+                    self._obey_due_s = now_s + _OBEY_AGAIN_S
+                self._report(update)
 
     def _note(self, model: str, reason_code: str | None, *, again: bool = False) -> None:
         """What became of the newest message; told when it is another than the last time, or `again` in any case."""

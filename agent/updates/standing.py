@@ -4,6 +4,7 @@ The record is saved first; `run_what_should_run` makes the workers follow it.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,12 +17,14 @@ from agent.updates.activate import activate
 from agent.updates.store import Candidate, ModelStore, Slot
 from agent.updates.trial import Live
 from agent.wire.messages import Attempt
-from agent.wire.releases import REASONS, State
+from agent.wire.releases import REASONS, State, TrustDocument
 
 TO_BLAME = frozenset(
     {"archive", "bundle", "crashed", "hung", "error", "golden", "slow", "memory", "shadow", "health", "crash_loop"}
 )
 """Reasons that speak against the bytes: they are not tried again, under whatever number they come."""
+MEND_AGAIN_S = 30.0
+"""What should run and could not be started is tried again after so long: each try costs a start of a worker."""
 
 _log = structlog.get_logger()
 
@@ -40,6 +43,7 @@ class Standing:
         self.on_activated: Callable[[], None] = lambda: None
         self._clock, self._stop = clock, stop
         self._in_use: Slot | None = None  # what the workers run
+        self._mend_due_s = 0.0
 
     @property
     def running(self) -> Slot | None:
@@ -67,6 +71,14 @@ class Standing:
         if self.candidate.slot is None:
             raise UpdateFailed("storage", "the bundle is gone; it is fetched again")
         return self.candidate.slot
+
+    def forbidden_by(self, document: TrustDocument) -> str | None:
+        """Reason code why the candidate must not go on; what is live already may have an older number."""
+        candidate = self.candidate
+        if candidate.sha256 in document.revoked:
+            return "revoked"
+        is_old = candidate.release < document.min_release.get(self.model, 0)
+        return "rollback" if is_old and candidate.state != "active" else None
 
     def now(self) -> str:
         """RFC 3339 UTC with milliseconds."""
@@ -125,6 +137,7 @@ class Standing:
         if reason_code in TO_BLAME:
             quarantine[candidate.sha256] = reason_code
         reason = detail or REASONS[reason_code]
+        self._mend_due_s = 0.0
         ended = msgspec.structs.replace(candidate, state=state, reason_code=reason_code, reason=reason)
         history = self._history(state, reason_code, reason)
         self.store.save(candidate=ended, quarantine=quarantine, history=history)
@@ -139,7 +152,7 @@ class Standing:
         self.tell()
 
     def settle_on(self, slot: Slot, reason_code: str) -> None:
-        """Use another whole version from now on, outside of any release.
+        """Use another whole version from now on, outside of any release; while a candidate is live, behind that.
 
         Raises:
             UpdateRefused, UpdateFailed: it does not start, or that can't be saved; what ran goes on.
@@ -147,7 +160,8 @@ class Standing:
         record = self.store.record
         if slot == record.live:
             return
-        self.switch_to(slot)
+        if self.confirmed:  # else a candidate answers frames, and is to be judged by what it answers
+            self.switch_to(slot)
         changes: dict[str, Any] = {"live": slot, "previous": record.live}
         if record.candidate and record.candidate.state == "active" and record.candidate.slot == record.live:
             reason = REASONS[reason_code]
@@ -156,33 +170,48 @@ class Standing:
             )
             changes |= {"candidate": ended, "history": self._history("rolled_back", reason_code, reason)}
         self.store.save(**changes)
-        self.mirror(slot)
+        self.mirror(self.running)
         self.tell()
+
+    def forget_revoked(self, revoked: Sequence[str]) -> None:
+        """Nobody goes back to a version that is revoked. Raises UpdateFailed."""
+        previous = self.store.record.previous
+        if previous is not None and self.store.is_revoked(previous, revoked):
+            self.store.save(previous=None)
+            self.mirror(self.running)
+            self.store.collect_garbage()
 
     # --- the workers ---------------------------------------------------------------------------------------------
 
     def run_what_should_run(self) -> bool:
-        """Make the workers follow the record; False when that does not work now."""
-        slot = self.running
+        """Make the workers follow the record; False when that does not work now, or did not a moment ago."""
+        slot, now_s = self.running, time.monotonic()
         if slot is None or slot == self._in_use:
             return True
+        if now_s < self._mend_due_s:
+            return False
         try:
             self.switch_to(slot)
         except (UpdateRefused, UpdateFailed) as exc:
             _log.error("update.not_back", model=self.model, version=slot.version, reason=str(exc))
+            self._mend_due_s = now_s + MEND_AGAIN_S
             return False
         self.store.collect_garbage()
         return True
 
     def switch_to(self, slot: Slot) -> None:
-        """Let a bundle answer frames. Raises UpdateRefused, UpdateFailed: what ran goes on."""
+        """Let a bundle answer frames.
+
+        Raises:
+            UpdateRefused, UpdateFailed: what ran goes on, or `run_what_should_run` brings it back.
+        """
         if slot == self._in_use:
             return
         activate(self.lives, self.store.folder(slot), slot.sha256, self._stop)
-        self.mirror(slot)
-        self._in_use = slot
+        self._in_use = slot  # it answers frames, whatever the disk says to what follows
         self.on_activated()
         _log.info("update.activated", model=self.model, version=slot.version)
+        self.mirror(slot)
 
     def mirror(self, running: Slot | None) -> None:
         """Let the files `current` and `previous` say what runs and what is there to go back to. Raises UpdateFailed."""

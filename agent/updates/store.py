@@ -102,6 +102,13 @@ class ModelStore:
             status = os.statvfs(next(folder for folder in (self._home, *self._home.parents) if folder.is_dir()))
         return status.f_bavail * status.f_frsize
 
+    def held_bytes(self, sha256: str) -> int:
+        """Of the disk, by what was received of an archive: a part has room for all of it from its beginning."""
+        try:
+            return (self._home / INCOMING / f"{sha256}.part").stat().st_blocks * 512
+        except OSError:
+            return 0
+
     def is_whole(self, slot: Slot) -> bool:
         """All of it is there, byte for byte; reads the whole bundle."""
         return self._folders.is_whole(slot.folder, slot.sha256)

@@ -91,6 +91,7 @@ class ModelUpdate:
         self._due_s: float | None = None
         self._backoff = Backoff(base_s=30.0, cap_s=3600.0)
         self._reported_s, self._reported_bytes = 0.0, 0
+        self._stuck_until_s = 0.0
 
     # --- an offer ------------------------------------------------------------------------------------------------
 
@@ -125,6 +126,7 @@ class ModelUpdate:
             seen=fingerprint,
         )
         self._backoff.reset()
+        self._stuck_until_s = 0.0
         _log.info("update.offered", model=self.model, version=release.version, release=release.release)
         self.at.tell()
 
@@ -147,15 +149,19 @@ class ModelUpdate:
     def step(self) -> float:
         """Do one piece of work; gives the time until the next is due, in seconds."""
         row = self.row
+        runs = row is STEPS["active"] or self.at.run_what_should_run()  # that state does it by itself
         if row is None:
-            return _IDLE_S if self.at.run_what_should_run() else _STUCK_S
+            return _IDLE_S if runs else _STUCK_S
         try:
             return self._work(row)
         except UpdateFailed as exc:  # not even that it failed could be written down
             _log.error("update.stuck", model=self.model, reason=str(exc))
+            self._stuck_until_s = time.monotonic() + _STUCK_S
             return _STUCK_S
 
     def _work(self, row: Step) -> float:
+        if (stuck_s := self._stuck_until_s - time.monotonic()) > 0:  # the loop comes by each second
+            return stuck_s
         try:
             wait_s = row.work(self)
             if wait_s is not None:
@@ -194,8 +200,9 @@ class ModelUpdate:
             return self._due_s - now_s
         check_expiry(release, self.store.record.time_floor, self.at.trusted_now())
         if not self.store.find(release.archive.sha256):
-            # The archive, and the bundle that is made of it.
+            # The archive, of which an earlier try may have left its part, and the bundle that is made of it.
             need, free = 2 * release.archive.size_bytes + _RESERVE_BYTES, self.store.free_bytes()
+            need -= self.store.held_bytes(release.archive.sha256)
             if free < need:
                 raise UpdateFailed("no_space", f"needs {need >> 20} MiB, {free >> 20} MiB are free")
         return None
@@ -297,13 +304,14 @@ class ModelUpdate:
         record, revoked = self.store.record, trust.document.revoked
         if self.row is not None:
             self._release = None  # its signatures are looked at anew
-            if self.at.candidate.sha256 in revoked:
-                self._end(self.row.refused, "revoked")
+            if code := self.at.forbidden_by(trust.document):
+                self._end(self.row.refused, code)
         if record.live is not None and self.store.is_revoked(record.live, revoked):
             if record.previous is None or self.store.is_revoked(record.previous, revoked):
                 _log.error("update.revoked_model_runs", model=self.model, reason="there is no other to go back to")
             else:
                 self.at.settle_on(record.previous, "revoked")
+        self.at.forget_revoked(revoked)
 
     def roll_back(self) -> Slot | None:
         """Go back to the version before; gives what runs then.

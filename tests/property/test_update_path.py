@@ -107,6 +107,7 @@ def simulated_workers() -> Iterable[None]:
         patch.setattr(updater, "Trial", SimulatedTrial)
         patch.setattr(updater, "HealthWatch", SimulatedWatch)
         patch.setattr(standing, "activate", simulated_activate)
+        patch.setattr(updater, "_STUCK_S", 0.0)  # what the disk refused is tried again at once
         yield
 
 
