@@ -203,15 +203,20 @@ class Pipeline:
             self._services.progress.beat(f"capture.{self.name}")
 
     def _take_in(self, captured: Frame) -> None:
-        """In the reader's thread. Raises SourceError: the source lacks what the model takes."""
+        """In the reader's thread. A model that takes what the source does not give has no answer for its frames, which
+        counts against the model: the source is well, and may have been long before a release brought this model."""
         if self.metrics.source_state != "running":
             self.metrics.source_state = "running"
             self._services.health.recovered(f"capture.{self.name}")
         if captured.channels:
             self.ready.wait(_LOAD_S)  # nobody knows before how long a window is, and a recording would be over
-        for frame in self.cut(captured):
-            self.metrics.frames_captured += 1
-            self.slot.put(frame, places=_WINDOWS_KEPT if frame.channels else 1)
+        try:
+            for frame in self.cut(captured):
+                self.metrics.frames_captured += 1
+                self.slot.put(frame, places=_WINDOWS_KEPT if frame.channels else 1)
+        except SourceError as exc:
+            self.metrics.frames_failed += 1
+            self._services.health.lost(f"model.{self.name}", str(exc))
 
     def cut(self, captured: Frame) -> Iterable[Frame]:
         """What the model looks at: a picture as it is; of samples, the windows that are complete with these.

@@ -51,13 +51,14 @@ class Windows:
         yield from self._append(rows, frame, window)
 
     def _begin(self, frame: Frame, window: Window) -> None:
-        self._window, self._grid, self._resample = window, None, None
+        self._window, self._grid, self._resample = None, None, None
         if window.rate_hz is not None and frame.rate_hz is None:
             self._grid = _Grid(window.rate_hz, window.max_gap_s)
         elif window.rate_hz is not None and frame.rate_hz != window.rate_hz:
             self._resample = Resampler(round(frame.rate_hz or 0), round(window.rate_hz))
         self._rows = np.empty((window.samples, max(1, len(window.channels))), np.float32)
         self._filled, self._until_next = 0, window.samples
+        self._window = window  # last: after rates with too little in common, the next frame begins anew
 
     def _append(self, rows: Samples, frame: Frame, window: Window) -> Iterator[Frame]:
         """Lay rows behind those that are there; the oldest make room."""

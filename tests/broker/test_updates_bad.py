@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,6 +243,29 @@ def test_a_model_that_turns_bad_after_it_went_live_is_taken_back(bench: Bench, t
     bench.check_frames()
     bench.wait_for_telemetry()
     assert bench.agent.status()["pid"] == bench.agent.pid
+
+
+def test_a_model_that_takes_what_the_source_does_not_give_is_taken_back(tmp_path: Path, broker: Broker) -> None:
+    """No frame can be cut for it, in shadow neither: that none came must not pass for a source that is away."""
+    channels = ["accel_x_g", "accel_y_g", "accel_z_g"]
+    source = {"type": "csv", "path": str(ROOT / "agent" / "demo" / "swing.csv"), "channels": channels, "rate_hz": 50}
+    config = make_config(tmp_path, broker.port, make_bundle("swing", tmp_path))
+    config["pipelines"] = [make_pipeline("door", source={**source, "loop": True}, model="swing")]
+    bench = Bench(tmp_path, broker, config)
+    bundle = tmp_path / "operator" / BAD
+    shutil.copytree(tmp_path / "models" / "swing" / OLD, bundle)
+    manifest = (bundle / "manifest.yaml").read_text().replace(OLD, BAD).replace('"accel_z_g"', '"pressure_bar"')
+    (bundle / "manifest.yaml").write_text(manifest)
+    with bench.agent as agent:
+        bench.wait_for_results(OLD)
+        number = bench.operator.push(bundle, "swing", **HASTE)
+        candidate = bench.operator.wait_until_ended(number, model="swing")["candidate"]
+        assert (candidate["state"], candidate["reason_code"]) == ("rolled_back", "health")
+        bench.wait_for_results(OLD)
+        assert agent.events("model.lost")[0]["reason"].endswith(
+            "the source has no pressure_bar: " + ", ".join(channels)
+        )
+        assert agent.running
 
 
 def damage(model: bytes, rng: random.Random) -> tuple[str, bytes]:

@@ -85,6 +85,12 @@ class TestAsTheyCome:
         with pytest.raises(SourceError, match=r"takes a, z; the source has no z: a"):
             cut(readings([1]), window(channels=("a", "z")))
 
+    def test_rates_that_have_too_little_in_common_stay_so_from_frame_to_frame(self):
+        windows, odd = Windows(), window(rate_hz=16001.0, samples=4, channels=())
+        for _ in range(2):
+            with pytest.raises(SourceError, match="too little in common"):
+                list(windows.cut(chunk([1, 2, 3, 4, 5], rate_hz=191999.0, channels=("sound",)), odd))
+
     def test_another_model_begins_with_what_comes_then(self):
         windows = Windows()
         frames = readings([1, 2, 3, 4, 5, 6])
