@@ -73,19 +73,21 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     evaluate.formatter_class = argparse.RawDescriptionHelpFormatter
     evaluate.epilog = """\
-DATA is a folder with index.csv (classes) or COCO's annotations.json (boxes), or a CSV file (anomalies):
+DATA is a folder with index.csv (classes, numbers) or COCO's annotations.json (boxes), or a CSV file of readings
+(anomalies, forecasts):
   edge-agent evaluate digits --data mnist --limit 1000
   edge-agent evaluate models/face/2026.11.1 --data faces --json
   edge-agent evaluate swing --data swing.csv --label-column is_anomaly
+  edge-agent evaluate load --data week.csv --time-column time
 docs/learning.md tells what the figures mean; tools/evaluate.py draws them too."""
     option = evaluate.add_argument
     option("model", metavar="MODEL", help="a model of models.dir, or the folder of a bundle")
     option("--data", required=True, metavar="DATA", help="seen by no training")
     option("--split", default="test", choices=("train", "validation", "test"), help="of a folder; default: test")
-    option("--limit", type=_from_1, metavar="N", help="at most so many samples, spread evenly")
+    option("--limit", type=_from_1, metavar="N", help="at most so many samples, spread evenly; of readings, the first")
     text = "what boxes are reported from; default: as the first pipeline with this model, or 0.5"
     option("--min-confidence", type=_between(0, 1), metavar="N", help=text)
-    option("--label-column", metavar="NAME", help="of a CSV file: header of the labels; not 0 is an anomaly")
+    option("--label-column", metavar="NAME", help="of anomalies in a CSV file: header of the labels; not 0 is one")
     option("--rate-hz", type=_between(1e-9, 1e9), metavar="HZ", help="of its rows; default: the model's")
     option("--time-column", metavar="NAME", help="header of the time; default: rows come at --rate-hz")
     option("--delimiter", choices=tuple(",;:|/\t "), default=",", metavar="C", help="between columns; default: ,")

@@ -3,6 +3,8 @@
     python3 tools/evaluate.py models/swing/2026.11.1 --data agent/demo/swing.csv --rate-hz 50 --label-column is_anomaly
     python3 tools/evaluate.py models/digits --data .cache/data/mnist --plot confusion.png --pr-plot curves.png
     python3 tools/evaluate.py models/face --data my_faces --min-confidence 0.6 --write-metrics
+    python3 tools/evaluate.py models/level --data .cache/data/tank --plot scatter.png
+    python3 tools/evaluate.py models/load --data week.csv --time-column time --plot by_step.png
 
 Of a model that tells classes apart: the data are a data set (tools/dataset.py), of which one split counts. The answer
 is the class with the highest confidence. Accuracy, precision, recall, F1 and average precision are scikit-learn's, each
@@ -16,6 +18,13 @@ Of an anomaly model: a row is labelled an anomaly when the label column holds a 
 labelled an anomaly when one row or more of it is. Precision, recall and F1 count windows. An anomaly of the recording
 is a stretch of labelled windows; it is found when the model says so in one of them. A false alarm is a stretch of
 windows that the model calls an anomaly and none of which is labelled so.
+
+Of a model that gives numbers (decoder regress): the data are a data set whose labels are numbers, one for each value,
+with blanks between. MAE, RMSE, R2 and the median absolute error are scikit-learn's; `baseline` always says the mean.
+
+Of a model that says what comes next (decoder forecast): the data are a CSV file of readings, without labels. MAE and
+RMSE of each channel and MAE of each step ahead, beside two forecasts that need no model: the last sample stays
+(`persistence`), the mean of the window does. Skill is 1 - MAE / persistence's MAE.
 
 `edge-agent evaluate` measures the same on the device. This tool also draws, and writes figures into the manifest.
 """
@@ -39,7 +48,7 @@ from agent.evaluation.tables import lines  # noqa: E402
 from agent.inference.locate import find_bundle  # noqa: E402
 from agent.manifest import load_manifest  # noqa: E402
 from agent.runtime.files import write_atomic  # noqa: E402
-from tools.evaluate_plots import draw_confusion, draw_curves, draw_reliability  # noqa: E402
+from tools.evaluate_plots import draw_confusion, draw_curves, draw_reliability, draw_scatter, draw_steps  # noqa: E402
 from tools.labelled import add_table_options  # noqa: E402
 from tools.picture_set import SPLITS  # noqa: E402
 
@@ -70,6 +79,20 @@ IN_MANIFEST: Mapping[str, tuple[str, ...]] = {
         "pictures",
         "boxes",
     ),
+    "regress": (
+        "mae",
+        "rmse",
+        "r2",
+        "p95_absolute_error",
+        "bias",
+        "baseline_mae",
+        "persistence_mae",
+        "skill",
+        "steps",
+        "pictures",
+        "windows",
+        "without_values",
+    ),
 }
 """What `--write-metrics` writes down, for each task, as far as it was measured."""
 
@@ -79,23 +102,27 @@ class EvaluateError(Exception):
 
 
 def print_table(report: Report) -> None:
-    """A line for each figure; of classes also a table, and which was taken for which."""
+    """A line for each figure, and the tables."""
     print(*lines(report), sep="\n")
 
 
-def draw(report: Report, confusion: Path | None, curves: Path | None, reliability: Path | None) -> None:
+def draw(report: Report, plot: Path | None, curves: Path | None, reliability: Path | None) -> None:
     """The pictures that are asked for, as PNG. Raises EvaluateError: it was not measured; DataSetError, OSError."""
-    for option, path, key in (
-        ("--plot", confusion, "confusion"),
-        ("--pr-plot", curves, "curves"),
-        ("--calibration-plot", reliability, "reliability"),
+    for option, path, keys in (
+        ("--plot", plot, ("confusion", "points", "by_step_of")),
+        ("--pr-plot", curves, ("curves",)),
+        ("--calibration-plot", reliability, ("reliability",)),
     ):
-        if path is not None and key not in report:
+        if path is not None and not report.keys() & keys:
             raise EvaluateError(
                 f"{option}: there is nothing to draw for task {report['task']}, or for these confidences"
             )
-    if confusion is not None:
-        draw_confusion(confusion, report["confusion"], report["labels"])
+    if plot is not None and "confusion" in report:
+        draw_confusion(plot, report["confusion"], report["labels"])
+    elif plot is not None and "points" in report:
+        draw_scatter(plot, report["points"]["labels"], report["points"]["answers"])
+    elif plot is not None:
+        draw_steps(plot, report["by_step_of"])
     if curves is not None:
         draw_curves(curves, report["curves"])
     if reliability is not None:
@@ -109,7 +136,7 @@ def write_metrics(folder: Path, report: Report, dataset: str) -> None:
         EvaluateError, ModelError: what comes out is no manifest with these figures; nothing is written.
         OSError: it can't be read or written.
     """
-    figures: Report = {name: report[name] for name in IN_MANIFEST[str(report["task"])] if name in report}
+    figures: Report = {name: report[name] for name in IN_MANIFEST[str(report["task"])] if report.get(name) is not None}
     figures["dataset"] = dataset
     pairs = ", ".join(f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in figures.items())
     path = folder / "manifest.yaml"
@@ -148,11 +175,21 @@ def make_parser() -> argparse.ArgumentParser:
     add("bundle", type=Path, help="a bundle's folder, or that of a model: its current version")
     add("--data", type=Path, required=True, metavar="PATH", help="CSV file, or folder; seen by no training")
     add("--split", choices=SPLITS, default="test", help="of a folder (default: %(default)s)")
-    add("--limit", type=from_1, metavar="N", help="at most so many samples, spread evenly")
+    add(
+        "--limit",
+        type=from_1,
+        metavar="N",
+        help="at most so many samples, spread evenly; of a CSV file, the first windows",
+    )
     add("--min-confidence", type=share, default=0.5, help="what boxes are reported from (default: %(default)s)")
-    add("--label-column", metavar="NAME", help="of a CSV file: header of the column with the labels")
+    add("--label-column", metavar="NAME", help="of anomalies in a CSV file: header of the column with the labels")
     add_table_options(parser)
-    add("--plot", type=Path, metavar="FILE.png", help="draw which class was taken for which")
+    add(
+        "--plot",
+        type=Path,
+        metavar="FILE.png",
+        help="draw which class was taken for which, answers over labels, or errors by step ahead",
+    )
     add("--pr-plot", type=Path, metavar="FILE.png", help="draw precision over recall, for each class")
     add("--calibration-plot", type=Path, metavar="FILE.png", help="draw accuracy over confidence")
     add("--json", action="store_true", help="print one JSON document")

@@ -1,4 +1,5 @@
-"""What tools/evaluate.py draws, with OpenCV: who was taken for whom, precision over recall, confidence and accuracy."""
+"""What tools/evaluate.py draws, with OpenCV: who was taken for whom, precision over recall, confidence and accuracy,
+answers over labels, errors by step ahead."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.errors import DataSetError
+from agent.evaluation.forecasts import FORECASTS
 from agent.runtime.files import write_atomic
 
 MOST_CLASSES_DRAWN = 100
@@ -17,9 +19,12 @@ CELL_PX, MARGIN_PX = 48, 96
 SIDE_PX, EDGE_PX, LEGEND_PX = 480, 56, 220
 """Of a plot with axes: width and height of the field, what is around it, and what is right of it for the legend."""
 MOST_IN_LEGEND = 20
-BLACK, GRAY, LIGHT = (0, 0, 0), (150, 150, 150), (225, 225, 225)
+MOST_FIELDS = 20
+"""Of values or channels, each in its own unit, one below the other: the first."""
+BLACK, GRAY, LIGHT, BLUE = (0, 0, 0), (150, 150, 150), (225, 225, 225), (200, 150, 90)
 
 Color = tuple[int, int, int]
+Ends = tuple[float, float]
 
 
 def draw_confusion(path: Path, table: Sequence[Sequence[int]], labels: Sequence[str]) -> None:
@@ -83,32 +88,80 @@ def draw_reliability(path: Path, bins: Sequence[Mapping[str, float]], error: flo
     plot = _Plot("confidence", "accuracy")
     most = max(one["answers"] for one in bins)
     for one in bins:
-        plot.bar(one["low"], one["low"] + 1 / 15, one["accuracy"], (200, 150, 90))
+        plot.bar(one["low"], one["low"] + 1 / 15, one["accuracy"], BLUE)
         plot.bar(one["low"], one["low"] + 1 / 15, 0.06 * one["answers"] / most, (90, 90, 90))
         plot.dot(one["confidence"], one["accuracy"])
     plot.line([0, 1], [0, 1], GRAY)
     plot.legend(f"expected error {error:.4f}", BLACK)
-    plot.legend("accuracy", (200, 150, 90))
+    plot.legend("accuracy", BLUE)
     plot.legend("share of answers", (90, 90, 90))
     plot.legend("confidence = accuracy", GRAY)
     _save(path, plot.picture)
 
 
-class _Plot:
-    """Both axes go from 0 to 1."""
+def draw_scatter(path: Path, labels: Sequence[Sequence[float]], answers: Sequence[Sequence[float]]) -> None:
+    """A PNG: answers over labels, a field for each value; on the diagonal, the model is right.
 
-    def __init__(self, across: str, up: str) -> None:
+    Raises:
+        OSError: it can't be written.
+    """
+    fields = []
+    for number, (wanted, given) in enumerate(zip(np.transpose(labels), np.transpose(answers), strict=True)):
+        ends = _ends(np.concatenate([wanted, given]))
+        plot = _Plot("label", "answer", ends, ends)
+        plot.line(ends, ends, GRAY)
+        for x, y in zip(wanted.tolist(), given.tolist(), strict=True):
+            plot.dot(x, y, BLUE)
+        plot.legend(f"value {number}", BLUE)
+        plot.legend("answer = label", GRAY)
+        fields.append(plot.picture)
+    _save(path, np.vstack(fields[:MOST_FIELDS]))
+
+
+def draw_steps(path: Path, channels: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    """A PNG: the mean absolute error of each step ahead, a field for each channel, beside the forecasts of no model.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    fields = []
+    for channel, rows in channels.items():
+        steps = [row["step"] for row in rows]
+        lines = {name: [row[f"{name}mae"] for row in rows] for name in FORECASTS}
+        most = max(max(errors) for errors in lines.values())
+        plot = _Plot("steps ahead", f"MAE of {channel}", (0, len(rows)), _ends([0.0, most]))
+        for (name, errors), color in zip(lines.items(), (BLUE, BLACK, GRAY), strict=True):
+            plot.line(steps, errors, color, 2)
+            for x, y in zip(steps, errors, strict=True):
+                plot.dot(x, y, color)
+            plot.legend(name.replace("_", " ") or "model", color)
+        fields.append(plot.picture)
+    _save(path, np.vstack(fields[:MOST_FIELDS]))
+
+
+def _ends(values: Sequence[float] | NDArray[np.float64]) -> Ends:
+    """Of an axis that shows them all; apart, also where they are all the same."""
+    low, high = float(np.min(values)), float(np.max(values))
+    return (low, high) if high > low else (low - 0.5 * (abs(low) or 1.0), low + 0.5 * (abs(low) or 1.0))
+
+
+class _Plot:
+    """Axes go from 0 to 1, unless other ends are named."""
+
+    def __init__(self, across: str, up: str, x: Ends = (0.0, 1.0), y: Ends = (0.0, 1.0)) -> None:
+        self._x, self._y = x, y
         size = (SIDE_PX + 2 * EDGE_PX, SIDE_PX + 2 * EDGE_PX + LEGEND_PX, 3)
         self.picture: NDArray[np.uint8] = np.full(size, 255, np.uint8)
         self._named = 0
         for tenth in range(0, 11, 2):
             share = tenth / 10
-            self.line([share, share], [0, 1], LIGHT)
-            self.line([0, 1], [share, share], LIGHT)
-            x, y = self._at(share, share)
-            _write(self.picture, f"{share:g}", x - 8, EDGE_PX + SIDE_PX + 18)
-            _write(self.picture, f"{share:g}", EDGE_PX - 30, y + 4)
-        self.line([0, 0, 1], [1, 0, 0], BLACK)
+            at_x, at_y = (low + share * (high - low) for low, high in (x, y))
+            self.line([at_x, at_x], y, LIGHT)
+            self.line(x, [at_y, at_y], LIGHT)
+            left, top = self._at(at_x, at_y)
+            _write(self.picture, f"{at_x:.3g}", left - 8, EDGE_PX + SIDE_PX + 18)
+            _write(self.picture, f"{at_y:.3g}", EDGE_PX - 30 - 6 * max(0, len(f"{at_y:.3g}") - 4), top + 4)
+        self.line([x[0], x[0], x[1]], [y[1], y[0], y[0]], BLACK)
         _write(self.picture, across, EDGE_PX + SIDE_PX // 2 - 30, EDGE_PX + SIDE_PX + 40)
         _write(self.picture, up, 8, EDGE_PX - 20)
 
@@ -120,8 +173,8 @@ class _Plot:
         (x0, y0), (x1, y1) = self._at(left, 0.0), self._at(right, height)
         cv2.rectangle(self.picture, (x0 + 1, y1), (x1 - 1, y0), color, cv2.FILLED)
 
-    def dot(self, x: float, y: float) -> None:
-        cv2.circle(self.picture, self._at(x, y), 3, BLACK, cv2.FILLED, cv2.LINE_AA)
+    def dot(self, x: float, y: float, color: Color = BLACK) -> None:
+        cv2.circle(self.picture, self._at(x, y), 3, color, cv2.FILLED, cv2.LINE_AA)
 
     def legend(self, text: str, color: Color) -> None:
         x, y = EDGE_PX + SIDE_PX + 24, EDGE_PX + 14 + 20 * self._named
@@ -129,9 +182,9 @@ class _Plot:
         _write(self.picture, text[:32], x + 22, y)
         self._named += 1
 
-    @staticmethod
-    def _at(x: float, y: float) -> tuple[int, int]:
-        return EDGE_PX + round(x * SIDE_PX), EDGE_PX + round((1 - y) * SIDE_PX)
+    def _at(self, x: float, y: float) -> tuple[int, int]:
+        across, up = ((at - low) / (high - low) for at, (low, high) in ((x, self._x), (y, self._y)))
+        return EDGE_PX + round(across * SIDE_PX), EDGE_PX + round((1 - up) * SIDE_PX)
 
 
 def _color(number: int, count: int) -> Color:

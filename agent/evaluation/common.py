@@ -1,5 +1,6 @@
 """What all measures have in common."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -38,6 +39,11 @@ def thin(things: Sequence[T], limit: int | None) -> list[T]:
     if limit is None or limit >= len(things):
         return list(things)
     return [things[round(place)] for place in np.linspace(0, len(things) - 1, limit)]
+
+
+def significant(value: float) -> float | None:
+    """Of a figure in any unit, what people and JSON want of it: six digits; None: it is NaN."""
+    return None if math.isnan(value) else float(f"{value:.6g}")
 
 
 def latency(total_ms: Sequence[float]) -> Report:

@@ -13,11 +13,14 @@ from agent.evaluation.box_set import load_boxes
 from agent.evaluation.classes import class_figures, class_labels, judge_classes
 from agent.evaluation.common import Follow, Report, quietly, thin
 from agent.evaluation.detections import box_figures, judge_boxes, known_labels
+from agent.evaluation.forecasts import Recording, forecast_figures
 from agent.evaluation.picture_set import load_set
-from agent.evaluation.series import read_series
+from agent.evaluation.regression import judge_numbers, number_figures
+from agent.evaluation.series import read_course, read_series
 from agent.inference.protocol import WorkerLimits
 from agent.inference.worker import Worker
-from agent.manifest import Manifest, load_manifest
+from agent.manifest import ForecastDecoder, Manifest, load_manifest
+from agent.values import Window
 
 _TIMEOUT_S = 60.0
 """For one sample, without a pipeline that says otherwise."""
@@ -36,7 +39,7 @@ class Labelled:
     min_confidence: float = 0.5
     """What the agent reports of boxes."""
     label_column: str | None = None
-    """Of a CSV file: header of the column with the labels."""
+    """Of a CSV file for anomalies: header of the column with the labels."""
     rate_hz: float | None = None
     """Of its rows; None: the model's own."""
     time_column: str | None = None
@@ -62,7 +65,7 @@ def evaluate(folder: Path, data: Labelled, pipeline: Pipeline | None = None, fol
         ConfigError: the data need an option more.
     """
     manifest = load_manifest(folder / "manifest.yaml")
-    measure = MEASURES.get(manifest.task)
+    measure = MEASURES.get("forecast" if isinstance(manifest.decoder, ForecastDecoder) else manifest.task)
     if measure is None:
         raise ModelError(f"{folder}: there is no measure for task {manifest.task}, only for {', '.join(MEASURES)}")
     with _open_worker(folder, pipeline) as worker:
@@ -102,8 +105,18 @@ def _classes(worker: Worker, folder: Path, manifest: Manifest, data: Labelled, f
     samples, labels = load_set(data.path), class_labels(folder, manifest)
     entries = thin(samples.of(data.split), data.limit)
     judged = judge_classes(worker, labels, samples, entries, follow)
-    figures = class_figures(judged, labels, "pictures" if worker.info.window is None else "windows")
+    figures = class_figures(judged, labels, _unit(worker))
     return {"split": data.split, "data_sha256": samples.sha256, **figures}
+
+
+def _numbers(worker: Worker, folder: Path, manifest: Manifest, data: Labelled, follow: Follow) -> Report:  # noqa: ARG001
+    samples = load_set(data.path)
+    judged = judge_numbers(worker, samples, thin(samples.of(data.split), data.limit), follow)
+    return {"split": data.split, "data_sha256": samples.sha256, **number_figures(judged, _unit(worker))}
+
+
+def _unit(worker: Worker) -> str:
+    return "pictures" if worker.info.window is None else "windows"
 
 
 def _boxes(worker: Worker, folder: Path, manifest: Manifest, data: Labelled, follow: Follow) -> Report:
@@ -120,21 +133,35 @@ def _anomalies(worker: Worker, folder: Path, manifest: Manifest, data: Labelled,
     assert window is not None  # noqa: S101 - the manifest would be refused
     if data.label_column is None:
         raise ConfigError("an anomaly model is measured on labelled readings: name the labels with --label-column")
-    source = CsvSource(
+    series = read_series(_source(data, window), window, data.label_column)
+    if not series.windows:
+        raise DataSetError(f"{data.path}: not one whole window of {window.samples} samples in it")
+    return anomaly_figures(worker, series, data.limit, follow)
+
+
+def _forecasts(worker: Worker, folder: Path, manifest: Manifest, data: Labelled, follow: Follow) -> Report:  # noqa: ARG001
+    window = worker.info.window
+    assert window is not None  # noqa: S101 - the manifest would be refused
+    assert isinstance(manifest.decoder, ForecastDecoder)  # noqa: S101 - that is how we got here
+    course = read_course(_source(data, window), window)
+    recording = Recording(data.path, course, window, manifest.decoder.channels or window.channels)
+    return forecast_figures(worker, recording, data.limit, follow)
+
+
+def _source(data: Labelled, window: Window) -> CsvSource:
+    return CsvSource(
         path=str(data.path),
         rate_hz=data.rate_hz or window.rate_hz or 1.0,
         time_column=data.time_column,
         delimiter=data.delimiter,
     )
-    series = read_series(source, window, data.label_column)
-    if not series.windows:
-        raise DataSetError(f"{data.path}: not one whole window of {window.samples} samples in it")
-    return anomaly_figures(worker, series, data.limit, follow)
 
 
 MEASURES: Mapping[str, Callable[[Worker, Path, Manifest, Labelled, Follow], Report]] = {
     "anomaly": _anomalies,
     "classify": _classes,
     "detect": _boxes,
+    "forecast": _forecasts,
+    "regress": _numbers,
 }
-"""How a model is measured, by its task."""
+"""How a model is measured, by its task; of task regress, decoder forecast has a measure of its own."""

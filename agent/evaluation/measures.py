@@ -1,4 +1,4 @@
-"""How well answers fit labels: precision, recall and F1 as scikit-learn defines them, and what people notice."""
+"""How well answers fit labels: precision, recall, F1 and errors as scikit-learn defines them; what people notice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Flags = NDArray[np.bool_]
+Numbers = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +114,40 @@ def confuse(answers: Sequence[int | None], labels: Sequence[int], classes: int) 
     table = np.zeros((classes, classes + 1), np.int64)
     np.add.at(table, (wanted, given), 1)
     return Confusion(table)
+
+
+# --- numbers
+
+
+def deviations(answers: Numbers, truth: Numbers) -> dict[str, Numbers]:
+    """How far numbers are off, each column for itself; the mean of a figure is scikit-learn's `uniform_average`.
+
+    Args:
+        answers: N x columns.
+        truth: what they should be, of the same shape; one row or more.
+
+    Returns:
+        By their name, figures of each column, in its own unit. `bias` is over 0 where the answers are too high;
+        `baseline_mae` is that of always saying the mean of the truth. `r2` has no unit, and is NaN for one row.
+    """
+    errors = answers - truth
+    sizes = np.abs(errors)
+    return {
+        "mae": sizes.mean(axis=0),
+        "rmse": np.sqrt((errors**2).mean(axis=0)),
+        "r2": _r2(errors, truth),
+        "median_absolute_error": np.median(sizes, axis=0),
+        "p95_absolute_error": np.quantile(sizes, 0.95, axis=0),
+        "bias": errors.mean(axis=0),
+        "baseline_mae": np.abs(truth - truth.mean(axis=0)).mean(axis=0),
+    }
+
+
+def _r2(errors: Numbers, truth: Numbers) -> Numbers:
+    """Coefficient of determination. Where the truth is constant: 1 if all is right, else 0, as in scikit-learn."""
+    if len(truth) < 2:
+        return np.full(truth.shape[1], np.nan)
+    left, spread = (errors**2).sum(axis=0), ((truth - truth.mean(axis=0)) ** 2).sum(axis=0)
+    shares: Numbers = (left > 0).astype(np.float64)
+    np.divide(left, spread, out=shares, where=spread > 0)
+    return np.subtract(1.0, shares)

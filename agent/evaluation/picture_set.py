@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from agent.capture.readings import parse_number
 from agent.errors import DataSetError
 from agent.inference.golden import load_input, load_picture
 from agent.manifest import SeriesInput
@@ -38,6 +39,7 @@ class Entry(NamedTuple):
     path: str
     """Below the folder, with slashes."""
     label: str
+    """A class; or a number for each value that a model gives, with blanks between."""
     source: str
     """Where it comes from: a camera, a day, a person. All pictures of one source are in one split."""
     split: str
@@ -105,6 +107,14 @@ def is_label(text: str) -> bool:
     return 0 < len(text) <= MAX_LABEL_CHARACTERS and text.isprintable() and text == text.strip()
 
 
+def numbers(label: str) -> list[float] | None:
+    """Those that a label consists of, with blanks between; None: it is something else."""
+    try:
+        return [parse_number(word) for word in label.split()] or None
+    except ValueError:
+        return None
+
+
 def load_set(folder: Path) -> PictureSet:
     """Read and check the index. Raises DataSetError."""
     path = folder / INDEX
@@ -144,7 +154,7 @@ def _parse(path: Path, number: int, row: Sequence[str]) -> Entry:
     inside = PurePosixPath(entry.path)
     problems = {
         "path: expected one inside the folder": inside.is_absolute() or ".." in inside.parts or not inside.parts,
-        "label: expected a short line of text": not is_label(entry.label),
+        "label: expected a short line of text, or numbers": not is_label(entry.label) and not numbers(entry.label),
         f"split: expected one of {', '.join(SPLITS)}": entry.split not in SPLITS,
         "sha256: expected 64 hex digits": not re.fullmatch(r"[0-9a-f]{64}", entry.sha256),
     }

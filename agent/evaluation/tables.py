@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 from agent.evaluation.common import Report
 
-_MOST_CONFUSED = 40
-"""Classes whose confusion still fits on a screen; --json has all."""
+_MOST_SHOWN = 40
+"""Classes whose confusion still fits on a screen, and steps; --json has all."""
 
 
 def lines(report: Report) -> Iterator[str]:
-    """A line for each figure; of classes also a table, and which was taken for which."""
+    """A line for each figure; tables of classes, values, channels and steps; and which class was taken for which."""
     figures = {name: _text(value) for name, value in report.items() if not isinstance(value, list | dict)}
     if report.get("categories_left_out"):
         figures["categories_left_out"] = ", ".join(report["categories_left_out"])
@@ -18,7 +18,10 @@ def lines(report: Report) -> Iterator[str]:
         yield f"{name.replace('_', ' '):{width}}  {value}"
     if "classes" in report:
         yield from ["", *class_table(report["classes"])]
-    if "confusion" in report and len(report["labels"]) <= _MOST_CONFUSED:
+    for name in ("values", "channels", "by_step"):
+        if len(report.get(name, ())) in range(1, _MOST_SHOWN + 1):
+            yield from ["", *row_table(report[name])]
+    if "confusion" in report and len(report["labels"]) <= _MOST_SHOWN:
         yield from ["", "labels down, answers across", *confusion_table(report["confusion"], report["labels"])]
 
 
@@ -27,12 +30,15 @@ def _text(value: object) -> str:
 
 
 def class_table(rows: Sequence[Report]) -> list[str]:
-    """A line for each class: its label, then its figures."""
+    """A line for each class: its label, then its figures, which are shares."""
+    shares = [{name: f"{v:.4f}" if isinstance(v, float) else v for name, v in row.items()} for row in rows]
+    return row_table([{"class": row.pop("label"), **row} for row in shares])
+
+
+def row_table(rows: Sequence[Report]) -> list[str]:
+    """A line for each row: what it is of, then its figures."""
     names = list(rows[0])
-    cells = [["class", *(name.replace("_", " ") for name in names[1:])]]
-    cells += [
-        [f"{row[name]:.4f}" if isinstance(row[name], float) else _text(row[name]) for name in names] for row in rows
-    ]
+    cells = [[name.replace("_", " ") for name in names], *([_text(row[name]) for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
     return [
         "  ".join([f"{line[0]:{widths[0]}}", *(f"{c:>{w}}" for c, w in zip(line[1:], widths[1:], strict=True))])

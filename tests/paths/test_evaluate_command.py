@@ -18,6 +18,7 @@ from tests.sim import wait_until
 from tests.sim.agent import make_config
 from tests.sim.bundles import OWN, ROOT, make_bundle
 from tests.sim.labelled import face_set
+from tests.unit.evaluation.number_models import forecast_bundle, pair_bundle, pair_set, readings
 from tests.unit.tools.drawn import make_set
 from tools.evaluate import main as tool
 
@@ -54,11 +55,16 @@ def test_the_tool_and_the_device_say_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # there is no configuration, and no need of one
-    readings = tmp_path / "swing.csv"
-    readings.write_text("".join((ROOT / "agent" / "demo" / "swing.csv").read_text().splitlines(keepends=True)[:600]))
+    numbers = pair_set(tmp_path / "numbers", [((1.0, 10.0), "4 41"), ((2.0, 20.0), "10 80")])
+    recording = tmp_path / "recording.csv"
+    recording.write_text("b;a\n" + "".join(f"{place % 5};{place % 3}\n" for place in range(40)))
+    swing = tmp_path / "swing.csv"
+    swing.write_text("".join((ROOT / "agent" / "demo" / "swing.csv").read_text().splitlines(keepends=True)[:600]))
     for bundle, arguments in (
         (OWN / "digits", ["--data", str(make_set(tmp_path / "drawn")), "--limit", "7"]),
-        (OWN / "swing", ["--data", str(readings), "--label-column", "is_anomaly"]),
+        (pair_bundle(tmp_path / "pair"), ["--data", str(numbers)]),
+        (forecast_bundle(tmp_path / "next"), ["--data", str(recording), "--delimiter", ";"]),
+        (OWN / "swing", ["--data", str(swing), "--label-column", "is_anomaly"]),
     ):
         assert main(["evaluate", str(bundle), *arguments, "--json"]) == 0
         on_device = figures(capsys.readouterr().out)
@@ -66,6 +72,25 @@ def test_the_tool_and_the_device_say_the_same(
         assert figures(capsys.readouterr().out) == on_device
     assert main(["evaluate", str(bundle), *arguments]) == 0
     assert re.search(rf"^f1 +{on_device['f1']}$", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.runtime
+def test_a_model_that_looks_ahead_needs_a_recording_and_no_labels(tmp_path: Path, config: dict[str, Any]) -> None:
+    """A ramp of 2 a sample: persistence is 2 off a step ahead, 4 off two steps ahead, and so on."""
+    folder = forecast_bundle(tmp_path / "models" / "next" / "1", mean=[0.0], std=[1.0])
+    (folder.parent / "current").write_text("1\n")
+    data = readings(tmp_path / "ramp.csv", [[0, "x", 2 * place] for place in range(20)])
+    done = edge_agent(tmp_path, "evaluate", "next", "--data", str(data), "--json", config=config)
+    assert (done.returncode, done.stderr) == (0, "")
+    report = figures(done.stdout)
+    assert (report["model"], report["task"], report["steps"]) == ("doubles", "regress", 4)
+    assert (report["windows"], report["windows_left_out"], report["recorded_s"]) == (5, 1, 19.0)
+    assert [one["persistence_mae"] for one in report["by_step_of"]["a"]] == [2.0, 4.0, 6.0, 8.0]
+    assert [one["mae"] for one in report["by_step_of"]["b"]] == [0.0] * 4
+    starts = [2.0 * 3 * turn for turn in range(5)]
+    assert [one["mae"] for one in report["by_step_of"]["a"]] == [
+        sum(abs(2 * (start + 2 * step) - (start + 2 * (4 + step))) for start in starts) / 5 for step in range(4)
+    ]
 
 
 class TestHowItEnds:
@@ -100,6 +125,13 @@ class TestHowItEnds:
         said = capsys.readouterr()
         assert (said.out, said.err.count("\n")) == ("", 1)
         assert message in said.err
+
+    def test_labels_that_are_no_numbers(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        data = pair_set(tmp_path / "numbers", [((1.0, 10.0), "4 41"), ((2.0, 20.0), "four")])
+        assert main(["evaluate", str(pair_bundle(tmp_path / "pair")), "--data", str(data)]) == 4
+        said = capsys.readouterr()
+        assert (said.out, said.err.count("\n")) == ("", 1)
+        assert f"{data}/index.csv, row 3: label: expected a number for each value that the model gives" in said.err
 
     def test_a_model_that_is_broken(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         folder = tmp_path / "digits"

@@ -122,7 +122,10 @@ def test_a_class_that_is_never_answered_is_the_worst(tmp_path: Path, capsys: pyt
 def test_a_task_without_a_measure_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = make_bundle("selfie", tmp_path)
     assert main([str(models / "selfie"), "--data", "anything"]) == 1
-    assert "there is no measure for task segment, only for anomaly, classify, detect" in capsys.readouterr().err
+    assert (
+        "there is no measure for task segment, only for anomaly, classify, detect, forecast, regress"
+        in capsys.readouterr().err
+    )
 
 
 def test_what_is_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
