@@ -40,7 +40,8 @@ class Windows:
         Raises:
             SourceError: the source lacks a channel that the model takes.
         """
-        if frame.is_first or window != self._window:
+        is_far = self._grid is not None and self._grid.is_far(_time_ns(frame))
+        if frame.is_first or window != self._window or is_far:
             self._begin(frame, window)
         columns = _columns(frame.channels, window.channels)
         rows = frame.data[:, columns].astype(np.float32, copy=False)
@@ -111,16 +112,17 @@ class _Grid:
         self._last: NDArray[np.float64] = np.empty(0)
         self._last_ns: NDArray[np.float64] = np.empty(0)
 
+    def is_far(self, at_ns: int) -> bool:
+        """Whether so many periods lie between that nobody would wait for them to be closed."""
+        return self._origin_ns is not None and self._place(at_ns) - self._bin > _MAX_BINS
+
     def take(self, rows: Samples, at_ns: int) -> Samples:
         """Take readings of one moment in; gives the periods that are over with them, oldest first."""
         done: list[NDArray[np.float64]] = []
         for row in rows:
             if self._origin_ns is None:
-                self._restart(at_ns, len(row))
-            place = int((at_ns - (self._origin_ns or 0)) / self._period_ns + 0.5)
-            if place - self._bin > _MAX_BINS:
-                self._restart(at_ns, len(row))
-                done, place = [], 0
+                self._begin(at_ns, len(row))
+            place = self._place(at_ns)
             while self._bin < place:
                 done.append(self._close())
             seen = ~np.isnan(row)
@@ -129,8 +131,11 @@ class _Grid:
             self._last[seen], self._last_ns[seen] = row[seen], at_ns
         return np.array(done, np.float32).reshape(len(done), rows.shape[1])
 
-    def _restart(self, at_ns: int, channels: int) -> None:
-        self._origin_ns, self._bin = at_ns, 0
+    def _place(self, at_ns: int) -> int:
+        return int((at_ns - (self._origin_ns or 0)) / self._period_ns + 0.5)
+
+    def _begin(self, at_ns: int, channels: int) -> None:
+        self._origin_ns = at_ns
         self._sums, self._counts = np.zeros(channels), np.zeros(channels, np.int64)
         self._last, self._last_ns = np.full(channels, np.nan), np.full(channels, -np.inf)
 

@@ -144,6 +144,11 @@ class TestOnAGrid:
         frames = [chunk([1], 0.0, is_first=True), *[chunk([turn], 1e9 + turn) for turn in range(5)]]
         assert values(cut(frames, window(rate_hz=1.0))[0]) == [[0, 1, 2, 3]]
 
+    def test_no_window_joins_what_lies_hours_apart(self):
+        frames = [*readings([1, 2, 3, 4]), *[chunk([turn], 1e6 + turn) for turn in range(6)]]
+        made, windows = cut(frames, window(rate_hz=1.0))
+        assert (values(made), windows.left_out) == ([[0, 1, 2, 3]], 0)
+
     @given(st.lists(st.tuples(st.floats(0.0, 3.0), st.floats(-1e3, 1e3, width=32)), min_size=1, max_size=60))
     def test_each_period_is_the_mean_of_its_readings_or_the_last_before(self, steps):
         at_s, frames, seen = 0.0, [], []
