@@ -17,13 +17,14 @@ import numpy as np
 from agent.capture import make_source, prepare_environment, stall_timeout_s
 from agent.capture.discover import discover
 from agent.capture.reader import Reader
+from agent.capture.windows import Windows
 from agent.cli.common import read_config
 from agent.cli.discover import summary
 from agent.config import Config, MqttSource, device_id
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import AgentError, ModelError, SourceError, WorkerLost
 from agent.inference.locate import find_bundle
-from agent.inference.protocol import window_shape
+from agent.inference.protocol import BundleInfo, window_shape
 from agent.inference.worker import Worker, warm_up
 from agent.mqtt.certificates import Certificate, read_certificates
 from agent.runtime.clock import Clock, rfc3339
@@ -70,20 +71,25 @@ def check(config: Config) -> Iterator[Line]:
     daemon = _ask_daemon(Path(config.outbox.dir))
     running = daemon is not None
     for spec in config.pipelines:
-        yield _try(f"model {spec.model}", lambda spec=spec: _model(config, spec))  # type: ignore[misc]
+        loaded: list[BundleInfo] = []
+        yield _try(f"model {spec.model}", lambda spec=spec, loaded=loaded: _model(config, spec, loaded))  # type: ignore[misc]
         if running and spec.source.__struct_config__.tag in _ONE_AT_A_TIME:
             yield Line(f"source {spec.name}", True, "in use by the running daemon; see `edge-agent status`")
         elif isinstance(spec.source, MqttSource):
             yield Line(f"source {spec.name}", True, "not tried: only `edge-agent run` connects to its topics")
         else:
-            yield _try(f"source {spec.name}", lambda spec=spec: _source(spec))  # type: ignore[misc]
+            yield _try(f"source {spec.name}", lambda spec=spec, loaded=loaded: _source(spec, loaded))  # type: ignore[misc]
     if certificates := read_certificates(config.mqtt):
         yield _try("certificates", lambda: _certificates(certificates, config.mqtt.tls.warn_before))
     if daemon and daemon["mqtt"]["connected"]:
         yield Line("broker", True, "in use by the running daemon, which is connected; not tried besides")
     else:
         yield _try("broker", lambda: _broker(config))
+    if config.models.trust is not None:
+        yield _try("trust", lambda: _trust(config))
     yield _try("outbox", lambda: _outbox(Path(config.outbox.dir), running=running))
+    if any(spec.feedback.keep != "none" for spec in config.pipelines):
+        yield _try("samples", lambda: _writable(Path(config.samples.dir), "samples.dir"))
     yield _try("disk", lambda: _disk(Path(config.outbox.dir)))
     yield _clock()
     yield Line("devices", True, summary(discover()))
@@ -104,7 +110,9 @@ def _ask_daemon(folder: Path) -> dict[str, Any] | None:
         return None
 
 
-def _model(config: Config, spec: PipelineSpec) -> str:
+def _model(config: Config, spec: PipelineSpec, loaded: list[BundleInfo]) -> str:
+    if config.models.trust is not None and not (Path(config.models.dir) / spec.model / "current").exists():
+        return "not there yet; `run` waits for a release that brings it"
     folder = find_bundle(Path(config.models.dir), spec.model)
     worker = Worker(
         folder, threads=spec.threads, delegate=spec.delegate, timeout_s=spec.infer_timeout_s, stop=threading.Event()
@@ -117,11 +125,12 @@ def _model(config: Config, spec: PipelineSpec) -> str:
         raise ModelError(f"{folder}: {exc}; try `edge-agent inspect {folder / 'model.tflite'}`") from exc
     finally:
         worker.close()
+    loaded.append(info)
     text = f"{info.name} {info.version} answers in {answer.infer_ms:.1f} ms on {info.runtime}"
     return f"{text}; {info.warning}" if info.warning else text
 
 
-def _source(spec: PipelineSpec) -> str:
+def _source(spec: PipelineSpec, loaded: list[BundleInfo]) -> str:
     frames: list[Frame] = []
     enough = threading.Event()
 
@@ -134,10 +143,29 @@ def _source(spec: PipelineSpec) -> str:
     reader.watch(enough, stall_timeout_s(spec.source))
     if not frames:
         raise SourceError("ended without a frame")
+    for info in loaded:
+        _fit(frames[0], info)
     if frames[0].channels:
         return f"gives samples of {', '.join(frames[0].channels)}"
     height, width = frames[0].data.shape[:2]
     return f"gives frames, {width}x{height}"
+
+
+def _fit(frame: Frame, info: BundleInfo) -> None:
+    """Raises SourceError: the model takes something else than the source gives."""
+    if info.window is None and frame.channels:
+        raise SourceError(f"model {info.name} takes pictures, and the source gives {', '.join(frame.channels)}")
+    if info.window is not None and not frame.channels:
+        raise SourceError(f"model {info.name} takes samples, and the source gives pictures")
+    if info.window is not None:
+        list(Windows().cut(frame, info.window))
+
+
+def _trust(config: Config) -> str:
+    from agent.updates.trust import TrustStore
+
+    document = TrustStore(Path(str(config.models.trust)), Path(config.models.dir)).current().document
+    return f"{config.models.trust}: fleet {document.fleet}, version {document.version}"
 
 
 def _certificates(certificates: list[Certificate], warn_before_s: float) -> str:
@@ -161,17 +189,24 @@ def _broker(config: Config) -> str:
 def _outbox(folder: Path, *, running: bool) -> str:
     if running:
         return f"{folder}: in use by the running daemon"
+    return _writable(folder, "outbox.dir")
+
+
+def _writable(folder: Path, key: str) -> str:
+    """A folder of the daemon, named by `key`."""
     if not folder.exists():  # made here it would belong to whoever checks, which need not be the service's user
         above = _nearest(folder)
         if not above.is_dir() or not os.access(above, os.W_OK):
-            raise AgentError(f"{folder}: can't be made in {above}; make it for uid {os.getuid()}, or set outbox.dir")
+            raise AgentError(f"{folder}: can't be made in {above}; make it for uid {os.getuid()}, or set {key}")
         return f"{folder}: not there yet, `run` makes it"
+    if not folder.is_dir():
+        raise AgentError(f"{folder}: is a file; name a folder as {key}, or move the file away")
     probe = folder / f".check-{os.getpid()}"
     try:
         probe.write_bytes(b"x")
     except OSError as exc:
         raise AgentError(
-            f"{folder}: {(exc.strerror or '').lower()}; make it writable for uid {os.getuid()}, or set outbox.dir"
+            f"{folder}: {(exc.strerror or '').lower()}; make it writable for uid {os.getuid()}, or set {key}"
         ) from exc
     finally:
         probe.unlink(missing_ok=True)
