@@ -128,13 +128,18 @@ def _not_measured(_answer: Answer, _total_ms: float) -> Timing:
 
 @contextlib.contextmanager
 def _output(name: str) -> Iterator[BinaryIO]:
-    """The named file, complete or not there at all; `-` is stdout."""
+    """The named file, complete or not there at all; `-` is stdout. A device, a pipe or a link is written as it is: a
+    file in the place of /dev/null would harm everybody."""
     if name == "-":
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
     path, partial = Path(name), Path(f"{name}.part")
     try:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            with path.open("wb") as file:
+                yield file
+            return
         with partial.open("wb") as file:
             yield file
             file.flush()
