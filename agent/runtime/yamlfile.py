@@ -1,11 +1,12 @@
 """YAML files into frozen structs, with errors that name the file, the line, the key and what was expected."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import msgspec.inspect
 import yaml
 
 from agent.runtime.text import one_line
@@ -98,7 +99,7 @@ def parse_document(text: bytes, kind: type[T], source: str, complete: Callable[[
     try:
         return msgspec.convert(data, kind, dec_hook=_decode_unit)
     except msgspec.ValidationError as exc:
-        raise DocumentError(_explain(str(exc), data, node, source)) from exc
+        raise DocumentError(_explain(str(exc), data, node, source, kind)) from exc
 
 
 def _decode_unit(kind: type, value: object) -> object:
@@ -107,7 +108,7 @@ def _decode_unit(kind: type, value: object) -> object:
     raise NotImplementedError(kind)
 
 
-def _explain(message: str, data: object, node: yaml.Node | None, source: str) -> str:
+def _explain(message: str, data: object, node: yaml.Node | None, source: str, kind: type) -> str:
     """msgspec's `Expected ... - at `$.a[0].b`` as `file:line: a[0].b: expected ..., got ...`."""
     match = _AT.match(message)
     what, path = (match["what"], match["path"] or "$") if match else (message, "$")
@@ -120,6 +121,8 @@ def _explain(message: str, data: object, node: yaml.Node | None, source: str) ->
         text = "unknown key" if "unknown" in what else "this key is missing"
     else:
         text = what[:1].lower() + what[1:].replace("`", "")
+        if what.startswith("Invalid") and (choices := _choices(kind, steps, data)):
+            text = f"expected {', '.join(choices[:-1])} or {choices[-1]}" if choices[1:] else f"expected {choices[0]}"
         if ", got" not in text:
             text = f"{text}, got {_short(value)}"
         else:
@@ -128,6 +131,42 @@ def _explain(message: str, data: object, node: yaml.Node | None, source: str) ->
                 text += ": put it in quotes"
     where = f"{source}:{line}" if line else source
     return f"{where}: {one_line(dotted)}: {one_line(text)}" if dotted else f"{where}: {one_line(text)}"
+
+
+def _choices(kind: type, steps: list[str], data: object) -> list[str]:
+    """What may stand at a path: the values of a literal, or the tags of a union; nothing where it is no such choice."""
+    types = [msgspec.inspect.type_info(kind)]
+    for step in steps:
+        types = [inner for one in types for inner in _inside(one, step, data)]
+        if isinstance(data, list):
+            data = data[int(step)] if step.isdigit() else None
+        else:
+            data = data.get(step) if isinstance(data, dict) else None
+    found = (value for one in types for leaf in _alternatives(one) for value in getattr(leaf, "values", ()))
+    return list(dict.fromkeys(map(str, found)))
+
+
+def _alternatives(one: msgspec.inspect.Type) -> list[msgspec.inspect.Type]:
+    if isinstance(one, msgspec.inspect.Metadata):
+        return _alternatives(one.type)
+    if isinstance(one, msgspec.inspect.UnionType):
+        return [leaf for inner in one.types for leaf in _alternatives(inner)]
+    return [one]
+
+
+def _inside(one: msgspec.inspect.Type, step: str, data: object) -> Iterator[msgspec.inspect.Type]:
+    """The types of what a step leads to."""
+    for leaf in _alternatives(one):
+        if isinstance(leaf, msgspec.inspect.StructType):
+            tag = data.get(leaf.tag_field, leaf.tag) if leaf.tag_field and isinstance(data, dict) else leaf.tag
+            if step == leaf.tag_field:
+                yield msgspec.inspect.LiteralType((leaf.tag,))
+            elif tag == leaf.tag:
+                yield from (field.type for field in leaf.fields if field.encode_name == step)
+        elif isinstance(leaf, msgspec.inspect.DictType):
+            yield leaf.value_type
+        elif isinstance(leaf, msgspec.inspect.VarTupleType | msgspec.inspect.ListType):
+            yield leaf.item_type
 
 
 def _find(data: object, node: yaml.Node | None, steps: list[str]) -> tuple[object, int]:

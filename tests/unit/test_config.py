@@ -89,6 +89,15 @@ class TestErrors:
             (SMALLEST.replace("camera", "camra"), "pipelines[0].source.type: "),
             (SMALLEST.replace("camera", "camra"), "'camra'"),
             (SMALLEST.replace("door", "Front Door"), "pipelines[0].name: "),
+            (
+                SMALLEST.replace("type: camera", "type: usb"),
+                "config.yaml:1: pipelines[0].source.type: expected camera, stream, file, synthetic,",
+            ),
+            (
+                SMALLEST.replace("type: camera", "type: serial, device: /dev/x, channels: [a], baud: 12345"),
+                "pipelines[0].source.baud: expected 1200, 2400, 4800, 9600,",
+            ),
+            (SMALLEST + "log: {level: warn}\n", "log.level: expected debug, error, info or warning, got 'warn'"),
             (SMALLEST + "mqtt: {port: http}\n", "config.yaml:2: mqtt.port: expected int, got 'http'"),
             (SMALLEST + "mqtt: {port: 1}\nmqtt: {port: 2}\n", "config.yaml:3: key 'mqtt' is there twice"),
             (SMALLEST + "outbox: {max_bytes: lots}\n", "outbox.max_bytes: expected a size such as 256MiB, got 'lots'"),
