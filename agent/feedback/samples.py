@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from agent.runtime.files import write_atomic
 from agent.wire.messages import SamplesTelemetry
 from agent.wire.samples import SampleInfo
 
+_OURS = re.compile(r"\.?(?P<id>[0-9a-f]{16})\.(?:png|jpg|npy|json)(?P<temporary>\.[0-9]+\.tmp)?")
+"""What files of this folder are called, also while they are written."""
 BLOCK_BYTES = 4096
 """A file takes whole blocks of the disk, so that is what counts."""
 
@@ -59,7 +62,8 @@ class SampleStore:
             self._count(_Kept(note, self._size_of(note)))
         mine = {note.id for note in notes}
         for path in self._folder.iterdir():
-            if path.stem not in mine:  # half of a sample, or a temporary file
+            name = _OURS.fullmatch(path.name)  # what else lies there is somebody's: not ours to take away
+            if name and (name["temporary"] or name["id"] not in mine):  # half of a sample, or a temporary file
                 path.unlink(missing_ok=True)
 
     def put(self, note: Note, data: bytes) -> bool:

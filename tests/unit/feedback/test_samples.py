@@ -44,6 +44,19 @@ def test_is_there_again_after_a_restart(tmp_path: Path):
     assert again.telemetry() == store.telemetry()
 
 
+def test_what_somebody_else_has_put_there_stays(tmp_path: Path):
+    """The folder is `samples.dir` and the pipeline's name: there may be pictures of one's own in it."""
+    SampleStore(tmp_path, 10 * SIZE).put(note(1), b"one")
+    (tmp_path / "2026").mkdir()
+    others = [tmp_path / name for name in ("holiday.jpg", "labels.json", "notes.txt")]
+    for path in others:
+        path.write_text("mine")
+    (tmp_path / f"{note(2).id}.png").write_bytes(b"half")
+    assert ids(SampleStore(tmp_path, 10 * SIZE)) == [1]
+    assert all(path.exists() for path in others)
+    assert not (tmp_path / f"{note(2).id}.png").exists()
+
+
 def test_half_of_a_sample_is_swept(tmp_path: Path):
     store = SampleStore(tmp_path, 10 * SIZE)
     store.put(note(1), b"one")
