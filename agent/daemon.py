@@ -127,7 +127,7 @@ class Daemon:
             config, self._stamp, self._clock, self._link, self._tell_model_state, self._progress, self._stop
         )
         self._pipelines = self._make_pipelines()
-        starts = StartCounter(Path(config.outbox.dir))
+        starts = StartCounter(Path(config.outbox.dir), repr(config))
         self._safe_mode = SafeMode(starts, config.models.healthy_after_s, self._allow_inference)
         self._updates.attach(self._pipelines.values(), self._safe_mode.leave)
 

@@ -31,8 +31,9 @@ class StartCounter:
     It never raises: a disk that can't be written must not keep the agent from starting.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / _NAME
+    def __init__(self, folder: Path, configuration: str = "") -> None:
+        """`configuration`: all of it. Starts with another one do not count: somebody has been there, and mended it."""
+        self._path, self._of = folder / _NAME, f"{zlib.crc32(configuration.encode()):08x}"
 
     def begin(self) -> int:
         """Count this start, durably. Gives how many starts in a row there were that `good` did not follow, this one
@@ -54,13 +55,14 @@ class StartCounter:
                 text, _, seal = file.read(_MAX_BYTES).rstrip(b"\n").rpartition(b" ")
             if seal != _seal(text):
                 return 0
-            count = json.loads(text)["in_a_row"]
+            content = json.loads(text)
+            count = content["in_a_row"] if content["of"] == self._of else 0
         except (OSError, ValueError, TypeError, KeyError):
             return 0
         return count if type(count) is int and 0 <= count <= _LIMIT else 0
 
     def _save(self, count: int) -> bool:
-        text = json.dumps({"in_a_row": count}).encode()
+        text = json.dumps({"in_a_row": count, "of": self._of}).encode()
         try:
             write_atomic(self._path, text + b" " + _seal(text) + b"\n")
         except OSError:

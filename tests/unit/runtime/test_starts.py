@@ -30,6 +30,13 @@ def test_a_good_start_makes_the_next_the_first_again(tmp_path: Path) -> None:
     assert [StartCounter(tmp_path).begin() for _ in range(2)] == [1, 2]
 
 
+def test_a_configuration_that_was_mended_begins_anew(tmp_path: Path) -> None:
+    """Who has typed the name of a clip wrong six times does not have to wait for ten minutes when it is right."""
+    assert [StartCounter(tmp_path, "clip: dor.mp4").begin() for _ in range(2)] == [1, 2]
+    assert [StartCounter(tmp_path, "clip: door.mp4").begin() for _ in range(2)] == [1, 2]
+    assert StartCounter(tmp_path, "clip: dor.mp4").begin() == 1
+
+
 def test_a_start_counts_although_the_process_is_killed_at_once(tmp_path: Path) -> None:
     code = f"""
 import os, signal
