@@ -175,6 +175,17 @@ def show(reports: Sequence[DeviceReport], *, as_json: bool) -> None:
             print(f"  and {len(report.missing) - 20} more")
 
 
+def must_be_there(url: str) -> None:
+    """A report of a store that a typing error names would make it, and say that nothing is missing.
+
+    Raises:
+        OperatorError: there is no such file or folder.
+    """
+    kind, _, path = url.partition(":")
+    if kind in ("sqlite", "parquet") and path.lstrip("/") and not Path(path).exists():
+        raise OperatorError(f"--store {url}: no such store; a collector makes it")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit code."""
     parser = make_parser()
@@ -182,6 +193,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if args.json and not args.report:
             raise UsageError("--json: expected with --report")
+        if args.report:
+            must_be_there(args.store)
         with contextlib.closing(open_store(args.store)) as store:
             if not args.report:
                 collect(args, store, lambda text: print(f"collect: {text}", file=sys.stderr, flush=True))

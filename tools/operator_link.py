@@ -92,6 +92,8 @@ class OperatorLink:
         self._on_message: OnMessage | None = None
         self.user_properties: dict[str, str] = {}
         """Of the message that is being handed over."""
+        self.lay_there = False
+        """Whether that message lay on the broker, and did not just come."""
         self._subscribed = False
         self._fruitless = 0
         self._connack: ReasonCode | None = None
@@ -186,27 +188,30 @@ class OperatorLink:
         self._filters, self._on_message = (), None
 
     def retained(self, filters: Sequence[str], expected: int | None = None) -> Iterator[tuple[str, bytes]]:
-        """What lies on the broker, one after the other; a topic may come twice.
+        """What lies on the broker, one after the other; a topic may come twice. What is published meanwhile is given as
+        well, but not waited for: somebody may publish there all the time.
 
         Args:
             filters: topics, with wildcards or without.
-            expected: stop after so many; default: when no more came for QUIET_S.
+            expected: stop after so many; default: when no more that lay there came for QUIET_S.
 
         Raises:
             OperatorError: the broker refuses it, or is away for too long.
         """
-        came: deque[tuple[str, bytes]] = deque()
+        came: deque[tuple[str, bytes, bool]] = deque()
         count = 0
         try:  # QoS 0: of QoS 1, mosquitto drops what exceeds its queue, without a word
-            self.subscribe(filters, lambda topic, payload: came.append((topic, payload)), qos=0)
+            self.subscribe(filters, lambda topic, payload: came.append((topic, payload, self.lay_there)), qos=0)
             until_s = time.monotonic() + QUIET_S
             while came or (count != expected and time.monotonic() < until_s):
                 if not came:
                     self.wait(max(0.0, until_s - time.monotonic()))
                 while came:
                     count += 1
-                    yield came.popleft()
-                    until_s = time.monotonic() + QUIET_S
+                    topic, payload, lay_there = came.popleft()
+                    yield topic, payload
+                    if lay_there:
+                        until_s = time.monotonic() + QUIET_S
         finally:
             self.unsubscribe()
 
@@ -319,6 +324,7 @@ class OperatorLink:
     def _hand_over(self, _c: Client, _u: Any, message: MQTTMessage) -> None:
         if self._on_message is not None:
             self.user_properties = dict(getattr(message.properties, "UserProperty", []))
+            self.lay_there = message.retain
             self._on_message(message.topic, bytes(message.payload))
 
     def _refusal(self, topic: str, reason: str) -> str:

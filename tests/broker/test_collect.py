@@ -1,9 +1,11 @@
 """tools/collect.py against a real broker: what it stores, what it acknowledges, and how several share the load."""
 
 import contextlib
+import itertools
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from tests.sim import wait_until
 from tests.sim.broker import Broker, Listener
 from tests.sim.collectors import TOOL, Collector
 from tools.collect_parquet import ParquetStore
+from tools.collect_store import open_store
 
 ACK = "edge/devices/cam-1/ack"
 
@@ -139,6 +142,26 @@ NOT_OF_A_DEVICE = [
 ]
 
 
+def test_one_that_comes_later_begins_while_others_acknowledge_all_the_time(broker: Broker, tmp_path: Path) -> None:
+    """It looks first at what others have acknowledged, and may not wait for an end of that."""
+    other, stop = broker.listen(), threading.Event()
+
+    def acknowledge() -> None:
+        for seq in itertools.count(1):
+            other.client.publish(ACK, json.dumps({"schema": "edge.ack/1", "seq": seq}), 1, retain=True)
+            if stop.wait(0.1):
+                return
+
+    busy = threading.Thread(target=acknowledge)
+    busy.start()
+    try:
+        with Collector(tmp_path / "c", broker.port) as collector:
+            assert "collecting" in collector.output
+    finally:
+        stop.set()
+        busy.join(5)
+
+
 def test_what_no_device_sends_is_not_stored(broker: Broker, tmp_path: Path) -> None:
     device = broker.listen(ACK)
     with Collector(tmp_path / "c", broker.port) as collector:
@@ -177,7 +200,19 @@ def test_a_broker_that_forbids_acknowledgements_is_said_in_one_line(tmp_path: Pa
 
 
 def test_a_report_needs_no_broker(tmp_path: Path) -> None:
+    with contextlib.closing(open_store(f"sqlite:{tmp_path / 'a.db'}")):
+        pass
     command = [sys.executable, str(TOOL), "--store", f"sqlite:{tmp_path / 'a.db'}", "--report"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "parquet"])
+def test_a_report_of_a_store_that_is_not_there_is_not_all_well(tmp_path: Path, kind: str) -> None:
+    command = [sys.executable, str(TOOL), "--store", f"{kind}:{tmp_path / 'typo'}", "--report"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"collect: --store {kind}:{tmp_path / 'typo'}: no such store; a collector makes it\n"
+    assert list(tmp_path.iterdir()) == []
