@@ -1,10 +1,13 @@
 """The command line: the only place that reads argv and decides the exit code."""
 
 import argparse
+import errno
 import importlib
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from agent import __version__
 from agent.cli.common import DEFAULT_CONFIGS
@@ -12,6 +15,7 @@ from agent.errors import AgentError
 from agent.runtime.malloc import spare_memory
 from agent.runtime.units import Duration
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 EPILOG = """\
 exit codes: 0 all well, 1 something failed, 2 configuration, 3 model, 4 a source that can never work
 
@@ -50,7 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
     replay.add_argument("--pipeline", metavar="NAME", help="whose model and settings to use; default: the first")
     replay.add_argument("--out", required=True, metavar="FILE.jsonl", help="one result message a line; - for stdout")
     bench = add("bench", "measure this machine with the configured source and model", as_json)
-    bench.add_argument("--seconds", type=float, default=10.0, metavar="N", help="how long to measure; default: 10")
+    bench.add_argument(
+        "--seconds", type=_between(0.1, 1e6), default=10.0, metavar="N", help="how long to measure; default: 10"
+    )
     bench.add_argument("--pipeline", metavar="NAME", help="which pipeline to measure; default: the first")
     _add_evaluate(add("evaluate", "measure a model on labelled data, on this machine, as the daemon runs it", as_json))
     inspect = add("inspect", "print a model's tensors, metadata and labels, and a manifest that fits", as_json)
@@ -66,7 +72,9 @@ def make_parser() -> argparse.ArgumentParser:
     schema = add("schema", "print the JSON Schema of the configuration; editors complete config.yaml with it")
     schema.add_argument("--messages", metavar="DIR", help="write the JSON Schemas of all messages there instead")
     demo = add("demo", "the whole thing on this machine: embedded broker, bundled clip, real model")
-    demo.add_argument("--seconds", type=float, metavar="N", help="end by itself; default: run until Ctrl-C")
+    demo.add_argument(
+        "--seconds", type=_between(0.1, 1e6), metavar="N", help="end by itself; default: run until Ctrl-C"
+    )
     return parser
 
 
@@ -165,16 +173,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code; errors that a user can cause are one line on stderr."""
     args = make_parser().parse_args(argv)
     spare_memory()
-    command = importlib.import_module(f"agent.cli.{args.command}")
     try:
-        return int(command.main(args))
-    except AgentError as exc:
-        print(f"edge-agent: {exc}", file=sys.stderr)
-        return exc.exit_code
+        try:
+            command = importlib.import_module(f"agent.cli.{args.command}")
+            code = int(command.main(args))
+        except AgentError as exc:
+            print(f"edge-agent: {exc}", file=sys.stderr)
+            code = exc.exit_code
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where an error has a place to go to
+        return code
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `edge-agent ... | head`
         sys.stderr.close()
+        return 1
+    except OSError as exc:
+        if exc.errno not in _FULL:
+            raise
+        with Path(os.devnull).open("wb") as nowhere:  # what is left would be tried again at the exit
+            os.dup2(nowhere.fileno(), 1)
+        print(f"edge-agent: {exc.filename or 'standard output'}: {(exc.strerror or '').lower()}", file=sys.stderr)
         return 1
 
 

@@ -67,9 +67,9 @@ def main(args: argparse.Namespace) -> int:
     try:
         return actions[args.action or "list"](args)
     except OSError as exc:
-        if isinstance(exc, AgentError):
+        if isinstance(exc, AgentError) or exc.filename is None:  # without a name: standard output
             raise
-        raise AgentError(f"{exc.filename or 'models'}: {(exc.strerror or str(exc)).lower()}") from exc
+        raise AgentError(f"{exc.filename}: {(exc.strerror or str(exc)).lower()}") from exc
 
 
 # --- list ------------------------------------------------------------------------------------------------------------

@@ -74,9 +74,9 @@ def serve(
     except (ModelError, MemoryError) as exc:
         daemon.send(_error(exc))
         return
-    daemon.send(READY + msgspec.msgpack.encode(Ready(bundle.info, bare_bytes, manifest.reference)))
     desk = _Desk(bundle, shared, folder, checks_outputs=limits.trial)
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the daemon has gone: so do we
+        daemon.send(READY + msgspec.msgpack.encode(Ready(bundle.info, bare_bytes, manifest.reference)))
         while request := daemon.recv(REQUEST.size):
             daemon.send(desk.answer(request))
 

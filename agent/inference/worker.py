@@ -20,6 +20,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from multiprocessing import resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 from multiprocessing.forkserver import ensure_running
 from multiprocessing.reduction import DupFd
@@ -90,7 +91,13 @@ def warm_up() -> ForkServerContext:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads made before a fork are missing after it
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["agent.inference.serve"])
-    ensure_running()
+    resource_tracker.ensure_running()  # now, as it lets signals through when it has started
+    # The server is born with Ctrl-C held back: it is ours to answer, and would end the server's imports in a traceback.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 

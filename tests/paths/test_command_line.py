@@ -2,10 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jsonschema
 import pytest
@@ -14,9 +15,11 @@ import yaml
 from agent.config import load_config
 from agent.wire.messages import MESSAGES
 from agent.wire.schemas import message_schema
+from tests.sim import wait_until
 from tests.sim.agent import CLIP, Agent, make_config, make_pipeline
 from tests.sim.broker import Broker
 from tests.sim.bundles import ROOT, make_bundle, model_path, picture_path
+from tests.sim.keys import Authority
 
 NOWHERE = 9  # the discard port: nobody listens there
 
@@ -32,7 +35,11 @@ def config(tmp_path: Path, models: Path) -> dict[str, Any]:
 
 
 def edge_agent(
-    tmp_path: Path, *args: str, config: dict[str, Any] | None = None, timeout_s: float = 60
+    tmp_path: Path,
+    *args: str,
+    config: dict[str, Any] | None = None,
+    timeout_s: float = 60,
+    stdout: int | IO[bytes] = subprocess.PIPE,
 ) -> "subprocess.CompletedProcess[str]":
     """Run a command in an empty folder; with a configuration, that one is there."""
     if config is not None:
@@ -42,7 +49,8 @@ def edge_agent(
         [sys.executable, "-m", "agent", *args],
         cwd=tmp_path,
         env=environ,
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         timeout=timeout_s,
         check=False,
@@ -103,6 +111,41 @@ class TestErrors:
         assert edge_agent(tmp_path, "rnu").returncode == 2
         assert edge_agent(tmp_path).returncode == 2
 
+    @pytest.mark.parametrize("command", [["schema"], ["check", "--json"], ["models"], ["models", "verify"]])
+    def test_nowhere_to_print(self, tmp_path: Path, config: dict[str, Any], command: list[str]) -> None:
+        """A full disk behind `edge-agent ... > file`."""
+        with Path("/dev/full").open("wb") as full:
+            done = edge_agent(tmp_path, *command, config=config, stdout=full)
+        assert "no space left on device" in one_line(done)
+        assert "Exception" not in done.stderr
+        assert done.returncode == 1
+
+    def test_ctrl_c_while_it_starts(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        """It goes to the whole group: also to the server that workers are forked from, while that imports."""
+        (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+        command = [sys.executable, "-m", "agent", "models", "verify"]
+        environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+        started = subprocess.Popen(
+            command, cwd=tmp_path, env=environ, text=True, stderr=subprocess.PIPE, start_new_session=True
+        )
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+
+        def imports() -> bool:
+            servers = [Path(f"/proc/{pid}") for pid in children.read_text().split()]
+            servers = [proc for proc in servers if b"forkserver" in (proc / "cmdline").read_bytes()]
+            return any("msgspec" in (proc / "maps").read_text() for proc in servers)
+
+        wait_until(imports, 20, "the server imports")
+        os.killpg(started.pid, signal.SIGINT)
+        _, said = started.communicate(timeout=20)
+        assert "Traceback" not in said
+        assert started.returncode == 130
+
+    def test_durations_that_are_none(self, tmp_path: Path) -> None:
+        for text in ("-1", "nan", "0"):
+            done = edge_agent(tmp_path, "bench", "--seconds", text)
+            assert (2, True) == (done.returncode, f"got '{text}'" in done.stderr)
+
     def test_a_pipeline_that_is_not_there(self, tmp_path: Path, config: dict[str, Any]) -> None:
         done = edge_agent(tmp_path, "replay", "--source", str(CLIP), "--out", "x", "--pipeline", "yard", config=config)
         assert (2, True) == (done.returncode, "expected one of door" in one_line(done))
@@ -127,6 +170,19 @@ class TestReplay:
         done = edge_agent(tmp_path, "replay", "--source", str(picture), "--out", "-", config=config)
         (detection,) = json.loads(done.stdout)["detections"]
         assert detection["label"] == "face"
+
+    def test_writes_into_a_device_or_a_pipe_and_leaves_it_there(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        """As `--out /dev/null`, which root could replace by a file, and `--out >(gzip)`."""
+        pipe = tmp_path / "pipe"
+        os.mkfifo(pipe)
+        fd = os.open(pipe, os.O_RDWR)  # neither we nor the command waits for the other
+        try:
+            picture = str(picture_path("astronaut.png"))
+            assert edge_agent(tmp_path, "replay", "--source", picture, "--out", "pipe", config=config).returncode == 0
+            assert pipe.is_fifo()
+            assert json.loads(os.read(fd, 65536))["detections"]
+        finally:
+            os.close(fd)
 
     def test_leaves_no_half_written_file(self, tmp_path: Path, config: dict[str, Any]) -> None:
         done = edge_agent(tmp_path, "replay", "--source", "nowhere.mp4", "--out", "out.jsonl", config=config)
@@ -154,6 +210,41 @@ class TestCheck:
         failed = [line for line in done.stdout.splitlines() if line.startswith("FAIL")]
         assert [line.split(":")[0].removeprefix("FAIL  ") for line in failed] == ["source yard", "model gone", "broker"]
         assert done.returncode == 1
+
+    def test_refuses_what_run_would_refuse(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        (tmp_path / "x").write_text("no trust document, and no folder")
+        (tmp_path / "x.csv").write_text("t\n1\n2\n")
+        config["models"]["trust"] = "x"
+        config["outbox"] = {"dir": "x"}
+        config["samples"] = {"dir": "x"}
+        config["pipelines"][0] |= {"source": {"type": "csv", "path": "x.csv"}, "feedback": {"keep": "hard"}}
+        done = edge_agent(tmp_path, "check", config=config)
+        failed = dict(line[6:].split(": ", 1) for line in done.stdout.splitlines() if line.startswith("FAIL"))
+        assert {"source door", "broker", "trust", "outbox", "samples"} == set(failed)
+        assert failed["source door"] == "model face takes pictures, and the source gives t"
+        assert failed["trust"].endswith("expected a trust.json that tools/trust.py made")
+        assert failed["outbox"] == "x: is a file; name a folder as outbox.dir, or move the file away"
+        assert done.returncode == 1
+
+    def test_a_model_that_a_release_will_bring_is_not_missed(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        (tmp_path / "trust.json").write_bytes(Authority().trust_file)
+        config["models"]["trust"] = "trust.json"
+        config["pipelines"] = [make_pipeline("door", model="to-come")]
+        lines = edge_agent(tmp_path, "check", config=config).stdout.splitlines()
+        assert "ok    model to-come: not there yet; `run` waits for a release that brings it" in lines
+        assert [line for line in lines if line.startswith("ok    trust: trust.json: fleet ")]
+
+    def test_a_source_that_lacks_what_the_model_takes(self, tmp_path: Path, config: dict[str, Any]) -> None:
+        make_bundle("swing", tmp_path)
+        (tmp_path / "x.csv").write_text("accel_x_g,other\n1,2\n2,3\n")
+        config["pipelines"] = [
+            make_pipeline("arm", model="swing", source={"type": "csv", "path": "x.csv", "rate_hz": 50}),
+            make_pipeline("door", model="swing"),
+        ]
+        done = edge_agent(tmp_path, "check", config=config)
+        arm, door = [line for line in done.stdout.splitlines() if line.startswith("FAIL  source")]
+        assert "accel_y_g" in arm
+        assert door.endswith("model swing takes samples, and the source gives pictures")
 
     def test_leaves_no_folder_behind_that_belongs_to_the_wrong_user(
         self, tmp_path: Path, config: dict[str, Any]
