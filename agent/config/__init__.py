@@ -119,6 +119,8 @@ class Tls(Section, frozen=True):
     def __post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):
             raise ValueError("cert_file and key_file: expected both or neither")
+        if not self.enabled and (self.ca_file or self.cert_file):  # it would speak without TLS, and nobody notice
+            raise ValueError("enabled: expected true, since ca_file or cert_file is set")
 
 
 class Mqtt(Section, frozen=True):

@@ -41,6 +41,8 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
+        if isinstance(value, str) and "\0" in value:  # no path and no name has one
+            raise yaml.constructor.ConstructorError(None, None, "a NUL character", node.start_mark)
         if not isinstance(value, str) or not _HALF.search(value):
             return value
         try:

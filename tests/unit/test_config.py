@@ -98,6 +98,7 @@ class TestErrors:
                 "pipelines[0].source.baud: expected 1200, 2400, 4800, 9600,",
             ),
             (SMALLEST + "log: {level: warn}\n", "log.level: expected debug, error, info or warning, got 'warn'"),
+            (SMALLEST + "mqtt: {tls: {ca_file: ca.crt}}\n", "mqtt.tls: enabled: expected true, since ca_file or cert"),
             (SMALLEST + "mqtt: {port: http}\n", "config.yaml:2: mqtt.port: expected int, got 'http'"),
             (SMALLEST + "mqtt: {port: 1}\nmqtt: {port: 2}\n", "config.yaml:3: key 'mqtt' is there twice"),
             (SMALLEST + "outbox: {max_bytes: lots}\n", "outbox.max_bytes: expected a size such as 256MiB, got 'lots'"),

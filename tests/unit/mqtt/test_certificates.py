@@ -47,7 +47,7 @@ def test_good_files_are_no_news_and_telemetry_has_their_ends(tmp_path: Path):
 
 
 def test_without_tls_there_is_nothing_to_tell():
-    files = LoginFiles(Mqtt(tls=Tls(ca_file="ca.crt")), health := Health())
+    files = LoginFiles(Mqtt(), health := Health())
     files.look(connected=True)
     assert (files.telemetry(), health.reasons()) == ({}, [])
 

@@ -77,6 +77,7 @@ def test_a_good_document():
          "doc.yaml:1: could not determine a constructor for the tag 'tag:yaml.org,2002:python/name:os.system'"),
         ("--- 1\n--- 2\n", "doc.yaml:2: but found another document"),
         ("? [a]\n: 1\n", "doc.yaml:1: a key has to be a word"),
+        ('items: []\nwords: {a: "b\\0c"}\n', "doc.yaml:2: a NUL character"),
         ('items: []\nwords: {a: "\\ud83d"}\n', "doc.yaml:2: half of a character"),
         ('items: []\n"\\ude00\\ud83d": 1\n', "doc.yaml:2: half of a character"),
     ],
