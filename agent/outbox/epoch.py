@@ -19,15 +19,17 @@ _FRESH_LIMIT = 1 << 20
 
 
 def load_epoch(folder: Path) -> int:
-    """The last epoch that the folder's file knows.
+    """The last epoch that the folder's file knows, or the hours since 2020 if these are more.
 
-    Without one, the hours since 2020: a folder that was wiped, or a new card in an old device, must not give ids again
-    that collectors know. That holds if the device was started less than once an hour over its life.
+    A folder that was wiped, a new card in an old device, or a folder that came back with an image of its card, must not
+    give ids again that collectors know. That holds if the device was started less than once an hour over its life, and
+    its clock is right at that start.
     """
+    hours = min(max(int(time.time() - _FRESH_SINCE_S) // 3600, 0), _FRESH_LIMIT)
     try:
-        return int((folder / _NAME).read_bytes())
+        return max(hours, int((folder / _NAME).read_bytes()))
     except (OSError, ValueError):
-        return min(max(int(time.time() - _FRESH_SINCE_S) // 3600, 0), _FRESH_LIMIT)
+        return hours
 
 
 def begin_epoch(folder: Path, ackfile: AckFile, state: AckState) -> AckState:

@@ -62,7 +62,7 @@ class StartCounter:
         return count if type(count) is int and 0 <= count <= _LIMIT else 0
 
     def _save(self, count: int) -> bool:
-        text = json.dumps({"in_a_row": count, "of": self._of}).encode()
+        text = json.dumps({"of": self._of, "in_a_row": count}).encode()
         try:
             write_atomic(self._path, text + b" " + _seal(text) + b"\n")
         except OSError:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
@@ -380,6 +381,22 @@ class TestIds:
 
         assert last < new.put(message())
         new.close()
+
+    def test_a_folder_from_an_image_of_the_card_does_not_give_ids_that_collectors_know(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("agent.outbox.epoch.time.time", lambda: 1_577_836_800 + 3600 * 1000)
+        open_box(folder).close()
+        shutil.copytree(folder, folder.with_name("image"))
+        for _ in range(20):
+            box = open_box(folder)
+            last = box.put(message())
+            box.close()
+        monkeypatch.setattr("agent.outbox.epoch.time.time", lambda: 1_577_836_800 + 3600 * 1021)
+        again = open_box(folder.with_name("image"))
+
+        assert last < again.put(message())
+        again.close()
 
     @pytest.mark.parametrize("unix_s", [0.0, 1e12])
     def test_an_absurd_clock_at_the_first_start_leaves_epochs_enough(
