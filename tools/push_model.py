@@ -29,6 +29,7 @@ import msgspec  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from agent.runtime.units import Duration  # noqa: E402
+from agent.updates.verify import Trust  # noqa: E402
 from agent.wire.releases import Acceptance, Release  # noqa: E402
 from agent.wire.topics import Topics  # noqa: E402
 from tools.operator_link import OperatorLink, connect  # noqa: E402
@@ -194,6 +195,7 @@ def push(args: argparse.Namespace, console: Console) -> dict[str, Any]:
             if args.dry_run:
                 return told
             told |= upload(link, topics, cargo, console)
+            check_alone(link, topics, cargo, fleet.released, trust)
             link.publish_retained(topics.release(model), envelope, EXPIRY_S)
             link.confirm()
             console.print(f"release {chosen} of {model} lies on the broker, for {EXPIRY_S // 86400} days")
@@ -227,6 +229,27 @@ def upload(link: OperatorLink, topics: Topics, cargo: Cargo, console: Console) -
         console.print("interrupted: nothing was released; tools/retire.py takes away what was sent")
         raise
     return {"upload_s": round(time.monotonic() - started_s, 3)}
+
+
+def check_alone(link: OperatorLink, topics: Topics, cargo: Cargo, released: int, trust: Trust) -> None:
+    """An upload takes minutes: see that nobody else released the same model meanwhile, or took the chunks away.
+
+    Raises:
+        OperatorError: somebody did; nothing is released.
+    """
+    model = cargo.manifest.name
+    now = look_around(link, topics, model, trust).released
+    if now > released:
+        raise OperatorError(
+            f"somebody else pushed release {now} of {model} during the upload: nothing was released; see what it is, "
+            "and push again"
+        )
+    first = [topics.chunk(sha256, 0) for sha256 in (cargo.archive.chunk_list_sha256, cargo.archive.sha256)]
+    if len(dict(link.retained(first, len(first)))) < len(first):
+        raise OperatorError(
+            "somebody took away the chunks during the upload, with tools/retire.py perhaps: nothing was released; "
+            "push again"
+        )
 
 
 def watch(link: OperatorLink, rollout: Rollout, timeout_s: float, console: Console) -> dict[str, Any]:

@@ -106,6 +106,23 @@ def clear(link: OperatorLink, topics: Topics, blobs: Sequence[Blob]) -> None:
     link.confirm()
 
 
+def clear_idle(link: OperatorLink, topics: Topics, idle: Sequence[Blob]) -> None:
+    """Clear what still no release needs: the answer may have taken its time, and somebody may have pushed meanwhile.
+
+    Raises:
+        OperatorError: as `find_releases`.
+    """
+    needed = set()
+    for release in find_releases(link, topics).values():
+        needed |= {release.archive.sha256, release.archive.chunk_list_sha256}
+    for blob in idle:
+        if blob.sha256 in needed:
+            print(f"{blob.sha256}  is needed now: a release of it came meanwhile")
+    left = [blob for blob in idle if blob.sha256 not in needed]
+    clear(link, topics, left)
+    print(f"cleared {len(left)} blobs, {sum(blob.size_bytes for blob in left)} bytes")
+
+
 def show(blobs: Sequence[Blob], releases: dict[str, Release]) -> None:
     """What lies there, and what is missing."""
     for blob in blobs:
@@ -139,8 +156,7 @@ def retire(args: argparse.Namespace) -> None:
         if not idle:
             print("nothing to clear")
         elif args.yes or is_agreed(f"Clear {len(idle)} blobs, {size} bytes?"):
-            clear(link, topics, idle)
-            print(f"cleared {len(idle)} blobs, {size} bytes")
+            clear_idle(link, topics, idle)
 
 
 def model_name(text: str) -> str:

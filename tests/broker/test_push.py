@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from tests.sim.broker import Broker, make_certificates
 from tests.sim.fakebroker import FakeBroker, Script, connack
 from tests.sim.keys import Authority, keys
 from tests.sim.proxy import FaultProxy
-from tools import operator_link
+from tools import operator_link, push_model
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -252,3 +253,35 @@ def test_tls_and_a_password(tmp_path: Path, desk: Desk) -> None:
         assert "its certificate does not pass" in desk.err
         assert desk.push(broker.port) == 1
         assert "does not answer CONNECT: is that an MQTT 5 broker, without TLS?" in desk.err
+
+
+def test_a_release_that_somebody_else_pushed_during_the_upload_is_not_replaced(
+    broker: Broker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload, others = push_model.upload, [make_model(desk.folder, "2.0")]
+
+    def meanwhile(*arguments: Any) -> dict[str, Any]:
+        if others:
+            assert desk.push(broker.port, bundle=others.pop()) == 0
+        return upload(*arguments)
+
+    monkeypatch.setattr(push_model, "upload", meanwhile)
+    assert desk.push(broker.port) == 1
+    assert "somebody else pushed release 1 of digits during the upload: nothing was released" in desk.err
+    assert release_on(broker)["version"] == "2.0"
+
+
+def test_chunks_that_somebody_took_away_during_the_upload_are_told(
+    broker: Broker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = push_model.upload
+
+    def meanwhile(*arguments: Any) -> dict[str, Any]:
+        told = upload(*arguments)
+        assert desk.retire(broker.port, "--yes") == 0
+        return told
+
+    monkeypatch.setattr(push_model, "upload", meanwhile)
+    assert desk.push(broker.port) == 1
+    assert "somebody took away the chunks during the upload" in desk.err
+    assert lying_on(broker) == set()

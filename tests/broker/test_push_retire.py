@@ -7,6 +7,7 @@ import pytest
 from tests.broker.desk import Desk, lying_on, make_desk, make_model
 from tests.sim import wait_until
 from tests.sim.broker import Broker
+from tools import retire
 
 
 @pytest.fixture
@@ -53,3 +54,20 @@ def test_nothing_is_cleared_while_a_release_cannot_be_read(broker: Broker, desk:
     assert desk.retire(broker.port, "--yes") == 1
     assert "can't tell what it needs: bad_json" in desk.err
     assert lying_on(broker) == before | {"edge/releases/other"}
+
+
+def test_what_a_release_needs_that_came_before_the_answer_stays(
+    broker: Broker, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert desk.push(broker.port) == 0
+    old = lying_on(broker)
+    assert desk.push(broker.port, bundle=make_model(desk.folder, "2.0", 1_000_000)) == 0
+
+    def after_a_coffee(_question: str) -> bool:
+        assert desk.push(broker.port) == 0  # somebody went back to the first version
+        return True
+
+    monkeypatch.setattr(retire, "is_agreed", after_a_coffee)
+    assert desk.retire(broker.port) == 0
+    assert "needed now" in desk.out
+    assert old <= lying_on(broker)
