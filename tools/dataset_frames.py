@@ -30,7 +30,7 @@ def collect(recording: Path, answers: Path | None, every_s: float, out: Path) ->
 
     Raises:
         SourceError: the recording can't be used.
-        DataSetError: a line of the answers is none.
+        DataSetError: a line of the answers is none; or frames of another recording of that name are there.
         OSError
     """
     said = None if answers is None else dict(read_answers(answers))
@@ -40,8 +40,14 @@ def collect(recording: Path, answers: Path | None, every_s: float, out: Path) ->
             answer = UNSORTED if said is None else said.get(index, NOTHING)
             path = out / answer / _plain(recording.stem) / f"{index:06}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            _, data = cv2.imencode(".png", image)
-            write_atomic(path, data.tobytes(), mode=0o644)
+            _, png = cv2.imencode(".png", image)
+            data = png.tobytes()
+            if path.exists() and path.read_bytes() != data:
+                raise DataSetError(
+                    f"{path}: there already, from another recording called {recording.stem}: rename one of them, "
+                    "or choose another --out"
+                )
+            write_atomic(path, data, mode=0o644)
             counts[answer] = counts.get(answer, 0) + 1
             progress.add()
     return counts

@@ -51,6 +51,22 @@ def test_frames_of_a_video_without_answers(tmp_path: Path, capsys: pytest.Captur
     assert "5 unsorted" in capsys.readouterr().out
 
 
+def test_two_recordings_of_the_same_name_do_not_overwrite_each_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recordings = [tmp_path / camera / "monday" for camera in ("north", "south")]
+    for recording, picture in zip(recordings, sorted(DIGITS.glob("*.png")), strict=False):
+        recording.mkdir(parents=True)
+        shutil.copy(picture, recording)
+    out = tmp_path / "sorted"
+    assert main(["frames", str(recordings[0]), "--out", str(out)]) == 0
+    (before,) = (path.read_bytes() for path in out.rglob("*.png"))
+    assert main(["frames", str(recordings[0]), "--out", str(out)]) == 0, "the same again is no harm"
+    assert main(["frames", str(recordings[1]), "--out", str(out)]) == 1
+    assert "there already, from another recording called monday" in capsys.readouterr().err
+    assert [path.read_bytes() for path in out.rglob("*.png")] == [before]
+
+
 def test_what_is_no_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "answers.jsonl").write_text('{"schema": "edge.event/1"}\n')
     for arguments, message in (
