@@ -139,6 +139,8 @@ class Collector:
                 self._link.publish_retained(Topics(self._prefix, device).ack(), encode(Ack(seq=seq)))
         for gap in stored.gaps:
             self._say(f"{gap.device}: a gap before {gap.seq}: {gap.payload}")
+        for device, seq in stored.begun_again:
+            self._say(f"{device}: its numbers begin again at {seq}, below the last: a new card, or an older one?")
         for device, behind, to in stored.given_up:
             self._say(f"{device}: what lay between {behind} and {to + 1} will not come; the device does not have it")
 

@@ -1,6 +1,7 @@
 """The collector's connection: a session that outlives it, and messages that the broker keeps until they are stored."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,13 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from tools.operator_link import OperatorLink
 from tools.operator_login import Login
 
+_OWN = re.compile(r"[^/]+/ack")
+"""Acknowledgements, below devices/. A pipeline or a model may be called ack, too."""
 SESSION_S = 7 * 86400
 """So long the broker keeps what comes while the collector is away."""
+SHARED_SESSION_S = 300
+"""And of one that shares the load: until then it queues its share for it, although others of the group are there."""
+_SHARED = re.compile(r"\$share/[^/]+/")
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,8 @@ class CollectorLink(OperatorLink):
         """
         self.arrived: list[Arrived] = []
         self._asked: dict[int | None, Sequence[str]] = {}  # by packet id
-        super().__init__(login, prefix, say, (client_id, SESSION_S))
+        is_shared = any(map(_SHARED.match, filters))
+        super().__init__(login, prefix, say, (client_id, SHARED_SESSION_S if is_shared else SESSION_S))
         self.outage_s = math.inf
         self._streams = filters
         self._ask_streams()
@@ -69,6 +76,8 @@ class CollectorLink(OperatorLink):
 
     def _ask_streams(self) -> None:
         """What lies on the broker is not wanted: the devices' own streams have it, in its place."""
+        if any(map(_SHARED.match, self._streams)):  # the session may be of a time without --group
+            self._client.unsubscribe([_SHARED.sub("", topic_filter) for topic_filter in self._streams])
         options = SubscribeOptions(qos=1, retainHandling=SubscribeOptions.RETAIN_DO_NOT_SEND)
         _, mid = self._client.subscribe([(topic_filter, options) for topic_filter in self._streams])
         self._asked = {mid: self._streams}
@@ -98,7 +107,7 @@ class CollectorLink(OperatorLink):
         return client
 
     def _hand_over(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
-        if message.topic.endswith("/ack"):
+        if _OWN.fullmatch(message.topic.removeprefix(f"{self._prefix}/devices/")):
             super()._hand_over(client, userdata, message)
             if message.qos:
                 client.ack(message.mid, message.qos)

@@ -19,6 +19,7 @@ GIVEN_UP_AFTER = 5
 LOCKED_S = 30.0
 """How long one collector waits for another."""
 _STEP = 256
+_NO_END = 2**53
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS messages (n {counter}, device TEXT NOT NULL,
@@ -28,6 +29,7 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS pictures (device TEXT NOT NULL, topic TEXT NOT NULL, event_id TEXT NOT NULL,
        captured_at TEXT NOT NULL, jpeg {bytes} NOT NULL, UNIQUE (device, topic, event_id))""",
     "CREATE TABLE IF NOT EXISTS devices (device TEXT PRIMARY KEY, whole_to BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS begun_again (device TEXT PRIMARY KEY, whole_to BIGINT NOT NULL)",
 )
 
 _INSERT = """INSERT INTO messages (device, seq, prev, topic, kind, time, jumps, payload)
@@ -57,6 +59,8 @@ class Stored:
     """That were announced."""
     given_up: list[tuple[str, int, int]] = field(default_factory=list)
     """Device, and the numbers that its chain lacks between: it does not have them any more, and announced nothing."""
+    begun_again: list[tuple[str, int]] = field(default_factory=list)
+    """Device, and the first number of a chain that begins below what it had sent before: see `_advance_again`."""
 
 
 def open_store(url: str) -> "Store":
@@ -115,7 +119,8 @@ class Store:
 
     def __init__(self, database: Database, mark: str, counter: str, bytes_type: str, error: type[Exception]) -> None:
         self._database, self._mark, self._error = database, mark, error
-        self._repeats: dict[str, tuple[int, int]] = {}  # by device: the message behind its hole, and how often it came
+        self._repeats: dict[tuple[str, bool], tuple[int, int]] = {}
+        """By device, and whether it began again: the message behind its hole, and how often it came."""
         with self._transaction():
             for table in _TABLES:
                 self._run(table.format(counter=counter, bytes=bytes_type))
@@ -136,20 +141,27 @@ class Store:
         """
         stored = Stored()
         again: list[Numbered] = []
+        newest: dict[str, int] = {}
+        fresh: dict[str, Numbered] = {}  # by device: the lowest that is new
         with self._transaction():
             for message in messages:
                 if isinstance(message, Picture):
                     self._put_picture(message)
                 elif self._put_message(message):
                     stored.new += 1
+                    fresh[message.device] = min(message, fresh.get(message.device, message), key=lambda one: one.seq)
                     stored.gaps += [message] * message.is_gap
                 else:
                     stored.duplicates += 1
                     again += [message] * (not message.repeated)
                 if isinstance(message, Numbered):
                     stored.whole_to[message.device] = 0
+                    newest[message.device] = max(message.seq, newest.get(message.device, 0))
             for device in sorted(stored.whole_to):  # in one order, so that two collectors can't wait for each other
-                stored.whole_to[device] = self._advance(device, floors.get(device, 0), again, stored)
+                whole_to = self._advance(device, floors.get(device, 0), again, stored)
+                if newest[device] >> 32 < whole_to >> 32:
+                    whole_to = self._advance_again(device, fresh.get(device), newest[device], again, stored) or whole_to
+                stored.whole_to[device] = whole_to
         return stored
 
     def tend(self) -> None:
@@ -226,24 +238,53 @@ class Store:
         # Also a lock on the device: what another collector has just stored is to be seen from here on.
         self._run("UPDATE devices SET whole_to = whole_to WHERE device = ?", device)
         (before,) = self._run("SELECT whole_to FROM devices WHERE device = ?", device).fetchone()
-        whole_to, behind = self._follow(device, before)
-        if behind is not None and self._is_given_up(device, behind, again):
-            stored.given_up.append((device, whole_to, behind[1]))
-            whole_to, _ = self._follow(device, behind[1])
+        whole_to = self._step(device, before, _NO_END, again, stored)
         if whole_to > before:
             self._run("UPDATE devices SET whole_to = ? WHERE device = ?", whole_to, device)
         return whole_to
 
-    def _follow(self, device: str, whole_to: int) -> tuple[int, tuple[int, int] | None]:
-        """How far nothing is missing from `whole_to` on, and `seq` and `prev` of what lies behind a hole there.
+    def _advance_again(
+        self, device: str, fresh: Numbered | None, newest: int, again: list[Numbered], stored: Stored
+    ) -> int:
+        """How far the chain is whole of a device whose numbers went back: it has a new card, and its clock was behind
+        when it first started; or an older outbox came back with an image of its card. It can't believe a number that it
+        has not come to, so it is told of this chain alone. 0: its numbers did not go back.
+        """
+        found = self._run("SELECT whole_to FROM begun_again WHERE device = ?", device).fetchone()
+        if found is None or (fresh is not None and fresh.seq <= found[0]):
+            if fresh is None or not (fresh.prev == 0 or self._has(device, fresh.prev)):
+                return int(found[0]) if found else 0
+            self._run("DELETE FROM begun_again WHERE device = ?", device)
+            self._run("INSERT INTO begun_again VALUES (?, ?)", device, fresh.prev)
+            stored.begun_again.append((device, fresh.seq))
+            found = (fresh.prev,)
+        whole_to: int = max(found[0], min(self._step(device, found[0], newest, again, stored), newest))
+        self._run("UPDATE begun_again SET whole_to = ? WHERE device = ?", whole_to, device)
+        return whole_to
+
+    def _has(self, device: str, seq: int) -> bool:
+        inside = "SELECT 1 FROM {chain} WHERE device = ? AND seq >= ? AND head <= ? LIMIT 1"
+        return self._run(inside, device, seq, seq).fetchone() is not None
+
+    def _step(self, device: str, whole_to: int, last: int, again: list[Numbered], stored: Stored) -> int:
+        """How far the chain is whole from `whole_to` on, at most to `last`; over holes that will not be filled."""
+        whole_to, behind = self._follow(device, whole_to, last)
+        if behind is not None and self._is_given_up((device, last != _NO_END), behind, again):
+            stored.given_up.append((device, whole_to, behind[1]))
+            whole_to, _ = self._follow(device, behind[1], last)
+        return whole_to
+
+    def _follow(self, device: str, whole_to: int, last: int) -> tuple[int, tuple[int, int] | None]:
+        """How far nothing is missing from `whole_to` on, at most to `last`; and `seq` and `prev` of what lies behind a
+        hole there.
 
         A message says that there is nothing between its `prev` and itself. So it is next where `prev` is not behind
         what we have; nearly always it is the same.
         """
-        rows = "SELECT seq, prev FROM {chain} WHERE device = ? AND seq > ? ORDER BY seq LIMIT ?"
-        over = "SELECT max(seq) FROM {chain} WHERE device = ? AND jumps = 1 AND seq > ? AND prev <= ?"
+        rows = "SELECT seq, prev FROM {chain} WHERE device = ? AND seq > ? AND head <= ? ORDER BY seq LIMIT ?"
+        over = "SELECT max(seq) FROM {chain} WHERE device = ? AND jumps = 1 AND seq > ? AND head <= ? AND prev <= ?"
         while True:
-            found = self._run(rows, device, whole_to, _STEP).fetchall()
+            found = self._run(rows, device, whole_to, last, _STEP).fetchall()
             before = whole_to
             for seq, prev in found:
                 if prev > whole_to:
@@ -251,17 +292,17 @@ class Store:
                 whole_to = seq
             if whole_to > before:
                 continue
-            (jump,) = self._run(over, device, whole_to, whole_to).fetchone()
+            (jump,) = self._run(over, device, whole_to, last, whole_to).fetchone()
             if jump is None:
                 return whole_to, (found[0] if found else None)
             whole_to = jump
 
-    def _is_given_up(self, device: str, behind: tuple[int, int], again: list[Numbered]) -> bool:
+    def _is_given_up(self, chain: tuple[str, bool], behind: tuple[int, int], again: list[Numbered]) -> bool:
         """Whether the device has sent what lies behind its hole, again and again, and not what is missing."""
-        seq, times = self._repeats.get(device, (0, 0))
+        seq, times = self._repeats.get(chain, (0, 0))
         times = times if seq == behind[0] else 0
-        times += sum(message.device == device and message.seq == behind[0] for message in again)
-        self._repeats[device] = behind[0], times
+        times += sum(message.device == chain[0] and message.seq == behind[0] for message in again)
+        self._repeats[chain] = behind[0], times
         return times >= GIVEN_UP_AFTER
 
 

@@ -38,6 +38,8 @@ WINDOW = 32
 OUTAGE_S = 60.0
 """A broker that is away for longer ends the tool."""
 RETRY_S = 1.0
+SHORT_S = 5.0
+"""A connection that ended sooner: the next one waits for RETRY_S."""
 CONNECT_TIMEOUT_S = 15.0
 KEEPALIVE_S = 30
 QUIET_S = 1.0
@@ -96,6 +98,7 @@ class OperatorLink:
         """Whether that message lay on the broker, and did not just come."""
         self._subscribed = False
         self._fruitless = 0
+        self._since_s = time.monotonic()
         self._connack: ReasonCode | None = None
         self._can_retain = True
         try:
@@ -240,7 +243,13 @@ class OperatorLink:
         self._fruitless += 1
         if self._fruitless > MAX_FRUITLESS:
             raise OperatorError(f"{where} ends every connection: {self._ended}; see its log and its limits")
-        self.say(f"{where}: connection lost, trying again")
+        was_short = time.monotonic() - self._since_s < SHORT_S
+        twice = (
+            f"; has another client the id {self._session[0]}? see --client-id" if was_short and self._session else ""
+        )
+        self.say(f"{where}: connection lost, trying again{twice}")
+        if was_short:  # or two clients with one id would end each other's connections hundreds of times a second
+            time.sleep(RETRY_S)
         deadline_s = time.monotonic() + self.outage_s
         while True:
             try:
@@ -274,6 +283,7 @@ class OperatorLink:
         if answer is None or answer.is_failure:
             _drop(self._client)
             raise _Away(no_connack(login) if answer is None else login_failed(answer.value, str(answer), login))
+        self._since_s = time.monotonic()
 
     def _wait_for_connack(self, deadline_s: float) -> ReasonCode | None:
         while self._connack is None and self._client.socket() and (left_s := deadline_s - time.monotonic()) > 0:

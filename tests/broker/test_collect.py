@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +16,11 @@ import pytest
 from tests.sim import wait_until
 from tests.sim.broker import Broker, Listener
 from tests.sim.collectors import TOOL, Collector
+from tools import collect_link
+from tools.collect_link import CollectorLink
 from tools.collect_parquet import ParquetStore
 from tools.collect_store import open_store
+from tools.operator_login import Login
 
 ACK = "edge/devices/cam-1/ack"
 
@@ -55,6 +59,14 @@ def test_it_acknowledges_what_it_has_stored_and_what_comes_again(broker: Broker,
         assert acks(device) == sorted(acks(device))
         assert collector.end() == 0
         assert "100 messages stored, 11 came twice, 0 were none" in collector.output
+
+
+def test_a_pipeline_may_be_called_ack(broker: Broker, tmp_path: Path) -> None:
+    device = broker.listen(ACK)
+    with Collector(tmp_path / "c", broker.port) as collector:
+        send(device, 1, 3, topic="results/ack")
+        wait_for_ack(device, 3)
+        assert collector.stored("cam-1") == {1, 2, 3}
 
 
 def test_the_acknowledgement_lies_there_for_a_device_that_comes_later(broker: Broker, tmp_path: Path) -> None:
@@ -128,6 +140,55 @@ def test_several_share_the_load_and_one_store(broker: Broker, tmp_path: Path) ->
 
         assert one.report()["cam-1"]["complete"]
         assert "collect: 0 messages" not in one.output + two.output
+
+
+def test_the_others_take_over_what_one_had_that_does_not_come_back(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect_link, "SHARED_SESSION_S", 1, raising=False)
+    device, login = broker.listen(), Login("127.0.0.1", broker.port, None, None, None)
+    gone, left = (CollectorLink(login, "edge", print, name, ["$share/hall/edge/devices/+/results/+"]) for name in "ab")
+    gone._client.socket().close()
+
+    def takes_all() -> bool:
+        left.done(left.arrived)
+        left.arrived.clear()
+        send(device, 1, 10)
+        until_s = time.monotonic() + 0.5
+        while len(left.arrived) < 10 and time.monotonic() < until_s:
+            left.wait(0.05)
+        return len(left.arrived) == 10
+
+    wait_until(takes_all, 10, "all ten come to the one that is left")
+    left.close()
+
+
+def test_one_that_begins_to_share_does_not_get_all_any_more(broker: Broker, tmp_path: Path) -> None:
+    device = broker.listen(ACK)
+    with Collector(tmp_path / "c", broker.port, "--client-id", "one") as one:
+        assert one.end() == 0
+    one = Collector(tmp_path / "c", broker.port, "--group", "hall", "--client-id", "one")
+    two = Collector(tmp_path / "d", broker.port, "--group", "hall", "--client-id", "two", store=one.store)
+    with one, two:
+        send(device, 1, 200)
+        wait_for_ack(device, 200)
+        assert (one.end(), two.end()) == (0, 0)
+
+    assert "0 came twice" in one.output.splitlines()[-1]
+    assert "0 came twice" in two.output.splitlines()[-1]
+
+
+def test_two_with_one_client_id_say_so_and_do_not_race(broker: Broker, tmp_path: Path) -> None:
+    with Collector(tmp_path / "c", broker.port, "--client-id", "one") as first:
+        second = Collector(tmp_path / "d", broker.port, "--client-id", "one")
+        with contextlib.suppress(AssertionError):  # it may not come to collect
+            second.start()
+        wait_until(lambda: first.output.count("connection lost") >= 3, 20, "both want the session")
+        second.kill()
+        lost = first.output.count("connection lost")
+
+    assert "connection lost, trying again; has another client the id one? see --client-id" in first.output
+    assert lost < 40
 
 
 NOT_OF_A_DEVICE = [

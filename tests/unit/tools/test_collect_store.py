@@ -161,6 +161,38 @@ class TestWhole:
         other.close()
 
 
+class TestNumbersThatBeginAgain:
+    """A new card, whose clock was behind at its first start: the device can't believe a number it has not come to."""
+
+    def test_the_device_is_told_of_its_new_chain(self, store: Store) -> None:
+        assert put(store, numbered(9 * EPOCH + 1, 0), numbered(9 * EPOCH + 2)) == 9 * EPOCH + 2
+        assert put(store, numbered(4 * EPOCH + 1, 0), numbered(4 * EPOCH + 2)) == 4 * EPOCH + 2
+        assert put(store, numbered(4 * EPOCH + 3)) == 4 * EPOCH + 3
+        assert put(store, numbered(5 * EPOCH + 1, 4 * EPOCH + 3)) == 5 * EPOCH + 1
+        assert put(store, numbered(10 * EPOCH + 1, 5 * EPOCH + 1)) == 10 * EPOCH + 1
+        assert make_report(store)[0].complete
+
+    def test_also_when_it_sends_all_of_it_again_to_another_collector(self, store: Store, url: str) -> None:
+        put(store, numbered(9 * EPOCH + 1, 0))
+        put(store, numbered(4 * EPOCH + 1, 0), numbered(4 * EPOCH + 2))
+        store.close()
+        store = open_store(url)
+        assert put(store, numbered(4 * EPOCH + 1, 0), numbered(4 * EPOCH + 2)) == 4 * EPOCH + 2
+        assert put(store, numbered(4 * EPOCH + 3)) == 4 * EPOCH + 3
+        store.close()
+
+    def test_not_over_a_hole(self, store: Store) -> None:
+        put(store, numbered(9 * EPOCH + 1, 0), numbered(9 * EPOCH + 3))
+        assert put(store, numbered(4 * EPOCH + 1, 0), numbered(4 * EPOCH + 3)) == 4 * EPOCH + 1
+        for _ in range(GIVEN_UP_AFTER - 1):
+            assert put(store, numbered(4 * EPOCH + 3)) == 4 * EPOCH + 1
+        assert put(store, numbered(4 * EPOCH + 3)) == 4 * EPOCH + 3
+
+    def test_what_an_older_start_sends_again_is_answered_as_ever(self, store: Store) -> None:
+        put(store, numbered(4 * EPOCH + 1, 0), numbered(5 * EPOCH + 1, 4 * EPOCH + 1))
+        assert put(store, numbered(4 * EPOCH + 1, 0)) == 5 * EPOCH + 1
+
+
 def test_a_picture_is_stored_once(store: Store) -> None:
     picture = Picture("cam-1", "edge/devices/cam-1/snapshots/a", "e1", "2026-11-27T00:00:00.000Z", b"\xff\xd8\x00")
     store.put([picture, picture], {})
