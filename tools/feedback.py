@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from agent.errors import AgentError, ModelError  # noqa: E402
+from agent.errors import AgentError, DataSetError, ModelError  # noqa: E402
 from agent.inference.locate import find_bundle  # noqa: E402
 from agent.manifest import load_manifest  # noqa: E402
 from tools.feedback_inbox import Inbox, Refused  # noqa: E402
@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
     label.add_argument("folder", type=Path, help=folder)
     label.add_argument("--model", type=Path, help="a bundle, whose labels are offered")
     label.add_argument("--labels", nargs="+", default=[], metavar="LABEL", help="more labels")
-    label.add_argument("--port", type=int, default=8765, help="on this machine; 0: any (default: %(default)s)")
+    label.add_argument("--port", type=_port, default=8765, help="on this machine; 0: any (default: %(default)s)")
     status = commands.add_parser("status", help="how many samples there are, and of what")
     status.add_argument("folder", type=Path, help=folder)
     _add_learn(commands.add_parser("learn", help="train on, compare, and push if it is better on old data and on new"))
@@ -72,8 +72,16 @@ def _add_learn(parser: argparse.ArgumentParser) -> None:
     add("--push", nargs=argparse.REMAINDER, help="what follows are the options of tools/push_model.py")
 
 
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"expected 0 to 65535, got {text!r}")
+    return int(text)
+
+
 def status(folder: Path) -> int:
-    """The command `status`."""
+    """The command `status`. Raises DataSetError."""
+    if not folder.is_dir():
+        raise DataSetError(f"{folder}: no such folder; `feedback.py collect` makes it")
     samples = list(Inbox(folder).all())
     truths = Counter(sample.info.truth for sample in samples)
     reasons = Counter(reason for sample in samples for reason in sample.info.reasons)
@@ -95,7 +103,10 @@ def _labels(options: argparse.Namespace) -> list[str]:
     manifest = load_manifest(folder / "manifest.yaml")
     if manifest.labels is None:
         raise ModelError(f"{folder}: its manifest names no labels; give --labels")
-    return [*(folder / manifest.labels).read_text("utf-8").rstrip("\n").split("\n"), *options.labels]
+    try:
+        return [*(folder / manifest.labels).read_text("utf-8").rstrip("\n").split("\n"), *options.labels]
+    except UnicodeDecodeError as exc:
+        raise ModelError(f"{folder / manifest.labels}: expected UTF-8 text") from exc
 
 
 def run(options: argparse.Namespace) -> int:

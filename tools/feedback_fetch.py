@@ -81,7 +81,7 @@ class Fetch:
                 return
             try:
                 reply = msgspec.json.decode(payload, type=dict[str, Any])
-            except msgspec.MsgspecError:
+            except (ValueError, RecursionError):  # MsgspecError and UnicodeError are ValueErrors
                 return
             self._replies.append(reply)
             return

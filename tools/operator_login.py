@@ -62,6 +62,13 @@ def _prefix(text: str) -> str:
     return text
 
 
+def a_name(text: str) -> str:
+    """Type of options that name a device, a group or a fleet."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", text):
+        raise argparse.ArgumentTypeError(f"expected a name of a-z, 0-9, _ and -, such as cam-1, got {text!r}")
+    return text
+
+
 def read_login(args: argparse.Namespace) -> Login:
     """What the options say.
 

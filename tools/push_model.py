@@ -11,6 +11,7 @@ Going back is a push, too: of the old bundle.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import signal
@@ -33,7 +34,7 @@ from agent.updates.verify import Trust  # noqa: E402
 from agent.wire.releases import Acceptance, Release  # noqa: E402
 from agent.wire.topics import Topics  # noqa: E402
 from tools.operator_link import OperatorLink, connect  # noqa: E402
-from tools.operator_login import OperatorError, UsageError, add_broker_options  # noqa: E402
+from tools.operator_login import OperatorError, UsageError, a_name, add_broker_options  # noqa: E402
 from tools.push_view import RolloutView, show_release, upload_bar  # noqa: E402
 from tools.release_maker import Authority, Cargo, find_bundle, load_authority, pack, seal  # noqa: E402
 from tools.rollout import Fleet, Rollout, choose_number, look_around  # noqa: E402
@@ -71,11 +72,11 @@ def make_parser() -> argparse.ArgumentParser:
 def add_target_options(parser: argparse.ArgumentParser) -> None:
     """Which devices."""
     group = parser.add_argument_group("for which devices (default: the whole fleet)").add_argument
-    group("--device", action="append", default=[], metavar="ID", help="only this one; may be given again")
-    group("--group", action="append", default=[], metavar="NAME", help="only those of this group; may be given again")
-    group("--exclude", action="append", default=[], metavar="ID", help="not this one; may be given again")
+    group("--device", type=a_name, action="append", default=[], metavar="ID", help="only this one; may be given again")
+    group("--group", type=a_name, action="append", default=[], metavar="NAME", help="only of this one; again: or that")
+    group("--exclude", type=a_name, action="append", default=[], metavar="ID", help="not this one; may be given again")
     group("--hardware", action="append", default=[], metavar="NAME", help="only such ones, as aarch64; again: or such")
-    group("--percent", type=float, default=100.0, metavar="N", help="only so many of them")
+    group("--percent", type=percent, default=100.0, metavar="N", help="only so many of them")
     group("--salt", default="", metavar="TEXT", help="draws the share: with the same one, more percent add devices")
 
 
@@ -108,15 +109,27 @@ def number(text: str) -> int:
 
 
 def expiry(text: str) -> str:
-    """RFC 3339 UTC of a day (its end), or of a time from now on."""
+    """RFC 3339 UTC of a day (its end), or of a time from now on; without a zone, times are UTC as well."""
     if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
         text += "T23:59:59Z"
     elif not re.match(r"\d{4}-", text):
         return rfc3339(time.time() + duration(text))
     try:
-        return rfc3339(datetime.fromisoformat(text).timestamp())
+        at = datetime.fromisoformat(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(f"expected 30d or a date such as 2026-12-31, got {text!r}") from exc
+    at_s = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+    if at_s <= time.time():
+        raise argparse.ArgumentTypeError(f"expected a time to come, got {text!r}: no device would take the release")
+    return rfc3339(at_s)
+
+
+def percent(text: str) -> float:
+    """Over 0, up to 100."""
+    with contextlib.suppress(ValueError):
+        if 0.0 < (value := float(text)) <= 100.0:
+            return value
+    raise argparse.ArgumentTypeError(f"expected more than 0 and at most 100, got {text!r}")
 
 
 def rfc3339(unix_s: float) -> str:

@@ -145,6 +145,8 @@ def retire(args: argparse.Namespace) -> None:
     """Do it."""
     topics = Topics(args.prefix, "+")
     with connect(args, print) as link:
+        if args.release and not dict(link.retained([topics.release(args.release)], 1)):
+            raise OperatorError(f"no release of {args.release} lies on the broker; see --prefix")
         if args.release and (args.yes or is_agreed(f"Clear the release of {args.release}?")):
             link.publish_retained(topics.release(args.release), b"")
             link.confirm()

@@ -36,6 +36,7 @@ from agent.updates.verify import key_id, public_key  # noqa: E402
 from agent.wire.releases import PublicKey, Role, Roles, TrustDocument  # noqa: E402
 from agent.wire.topics import Topics  # noqa: E402
 from tools.operator_link import OperatorError, add_broker_options, connect  # noqa: E402
+from tools.operator_login import a_name  # noqa: E402
 from tools.signers import (  # noqa: E402
     add_key_options,
     add_passphrase_option,
@@ -265,7 +266,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     made = command("init", init, "make keys and the first trust document")
     made.add_argument("folder", type=Path, metavar="FOLDER")
-    made.add_argument("--fleet", required=True, metavar="NAME")
+    made.add_argument("--fleet", type=a_name, required=True, metavar="NAME")
     for name, keys, threshold in (("root", 3, 2), ("release", 2, 1)):
         made.add_argument(f"--{name}-keys", type=int, default=keys, metavar="N", help=f"default: {keys}")
         made.add_argument(f"--{name}-threshold", type=int, default=threshold, metavar="N", help=f"default: {threshold}")

@@ -76,7 +76,7 @@ def test_targets_and_limits_are_in_the_release(broker: Broker, desk: Desk) -> No
         "--notes",
         "New.",
         "--expires",
-        "2026-12-31",
+        "2099-12-31",
         "--spread",
         "10m",
         "--retry",
@@ -92,7 +92,7 @@ def test_targets_and_limits_are_in_the_release(broker: Broker, desk: Desk) -> No
         "percent": 10.0,
         "salt": "spring",
     }
-    assert (release["notes"], release["expires"], release["spread_s"]) == ("New.", "2026-12-31T23:59:59Z", 600.0)
+    assert (release["notes"], release["expires"], release["spread_s"]) == ("New.", "2099-12-31T23:59:59Z", 600.0)
     assert (release["activation"]["health_window_s"], release["activation"]["min_frames"]) == (300.0, 7)
     assert (release["acceptance"]["max_infer_ms"], release["retry"]) == (80.0, True)
 

@@ -56,6 +56,11 @@ def test_nothing_is_cleared_while_a_release_cannot_be_read(broker: Broker, desk:
     assert lying_on(broker) == before | {"edge/releases/other"}
 
 
+def test_a_release_that_is_not_there_is_not_retired(broker: Broker, desk: Desk) -> None:
+    assert desk.retire(broker.port, "--release", "typo", "--yes") == 1
+    assert "no release of typo lies on the broker; see --prefix" in desk.err
+
+
 def test_what_a_release_needs_that_came_before_the_answer_stays(
     broker: Broker, desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:

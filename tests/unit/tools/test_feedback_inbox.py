@@ -145,6 +145,13 @@ def labelled(inbox: Inbox) -> Inbox:
     return inbox
 
 
+def test_status_of_a_folder_that_is_not_there_is_not_all_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert feedback.main(["status", str(tmp_path / "typo")]) == 1
+    assert capsys.readouterr().err == f"feedback: {tmp_path / 'typo'}: no such folder; `feedback.py collect` makes it\n"
+
+
 def test_status_counts(labelled: Inbox, capsys: pytest.CaptureFixture[str]) -> None:
     assert feedback.main(["status", str(labelled.folder)]) == 0
     said = capsys.readouterr().out
