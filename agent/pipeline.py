@@ -22,7 +22,7 @@ from agent.capture.masks import masked
 from agent.capture.reader import Reader
 from agent.capture.windows import Windows
 from agent.config import Pipeline as PipelineSpec
-from agent.errors import LinkDown, ModelError, OutboxError, SourceError, SourceUnusable, WorkerLost
+from agent.errors import AgentError, LinkDown, ModelError, OutboxError, SourceError, SourceUnusable, WorkerLost
 from agent.events.rules import EventChange, Rules
 from agent.events.snapshot import SnapshotJob
 from agent.feedback.watch import SampleJob, Watch
@@ -215,8 +215,7 @@ class Pipeline:
                 self.metrics.frames_captured += 1
                 self.slot.put(frame, places=_WINDOWS_KEPT if frame.channels else 1)
         except SourceError as exc:
-            self.metrics.frames_failed += 1
-            self._services.health.lost(f"model.{self.name}", str(exc))
+            self._no_answer(exc)
 
     def cut(self, captured: Frame) -> Iterable[Frame]:
         """What the model looks at: a picture as it is; of samples, the windows that are complete with these.
@@ -323,8 +322,11 @@ class Pipeline:
             yield
         except (WorkerLost, ModelError) as exc:
             if not stop.is_set():
-                self.metrics.frames_failed += 1
-                self._services.health.lost(f"model.{self.name}", str(exc))
+                self._no_answer(exc)
+
+    def _no_answer(self, exc: AgentError) -> None:
+        self.metrics.failed(str(exc))
+        self._services.health.lost(f"model.{self.name}", str(exc))
 
     @contextlib.contextmanager
     def _outbox_trouble(self) -> Iterator[None]:

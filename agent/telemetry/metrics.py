@@ -18,7 +18,7 @@ KEPT = 4096
 class PipelineMetrics:
     """Numbers of one pipeline. Totals never go back.
 
-    Each plain attribute is for one thread to write; `inferred` and `snapshot` may be called from any.
+    Each plain attribute is for one thread to write; `inferred`, `failed` and `snapshot` may be called from any.
     """
 
     def __init__(self, now_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -27,6 +27,8 @@ class PipelineMetrics:
         """Damaged pictures that the source gave."""
         self.frames_failed = 0
         """Captured, and the model had no answer."""
+        self.failure = ""
+        """Why it had none the last time."""
         self.source_state: SourceState = "starting"
         self._now_ns = now_ns
         self._began_ns = now_ns()
@@ -42,6 +44,12 @@ class PipelineMetrics:
             place = self._inferred % KEPT
             self._at_ns[place], self._latency_ns[place] = now_ns, latency_ns
             self._inferred += 1
+
+    def failed(self, why: str) -> None:
+        """The model had no answer for a frame."""
+        with self._lock:
+            self.frames_failed += 1
+            self.failure = why
 
     def snapshot(self, window_s: float, *, frames_replaced: int, worker_restarts: int) -> PipelineTelemetry:
         """The numbers now. Asking changes nothing, so any number of readers may.

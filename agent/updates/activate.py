@@ -116,7 +116,7 @@ class HealthWatch:
             live.active.close_retired()
             total = answered + failed
             if total >= (1 if is_over else _ENOUGH_FRAMES) and failed > self._activation.max_error_rate * total:
-                why = f"{live.name}: {failed} of {total} frames have no answer; {live.active.loss}"
+                why = f"{live.name}: {failed} of {total} frames have no answer; {live.metrics.failure}"
                 raise UpdateRefused("health", why)
             if (median_ms := live.active.median_ms()) is not None:
                 medians_ms.append(median_ms)

@@ -262,9 +262,9 @@ def test_a_model_that_takes_what_the_source_does_not_give_is_taken_back(tmp_path
         candidate = bench.operator.wait_until_ended(number, model="swing")["candidate"]
         assert (candidate["state"], candidate["reason_code"]) == ("rolled_back", "health")
         bench.wait_for_results(OLD)
-        assert agent.events("model.lost")[0]["reason"].endswith(
-            "the source has no pressure_bar: " + ", ".join(channels)
-        )
+        why = "the source has no pressure_bar: " + ", ".join(channels)
+        assert candidate["reason"].endswith(why)
+        assert agent.events("model.lost")[0]["reason"].endswith(why)
         assert agent.running
 
 
