@@ -54,6 +54,9 @@ class Bundle:
         self.manifest = manifest
         self.interpreter = interpreter
         self.preprocess = _make_preprocess(manifest.input, interpreter.inputs[0])
+        # A model that takes a whole window at once may have a state too: layers of LSTM and the like keep theirs.
+        takes_windows = not isinstance(manifest.input, InputSpec)
+        self._begins_anew = interpreter if takes_windows and isinstance(interpreter, Interpreter) else None
         self._compares = isinstance(manifest.decoder, AnomalyDecoder)
         self._features = Features(manifest, interpreter.outputs, labels, head)
         outputs = [*self._features.infos, *([interpreter.inputs[0]] if self._compares else [])]
@@ -68,6 +71,8 @@ class Bundle:
             ModelError: the model failed on this frame; the next one may work.
         """
         start_ns = time.perf_counter_ns()
+        if self._begins_anew is not None:
+            self._begins_anew.reset()  # before the input is written: a model may be loaded anew for it
         transform = self.preprocess(data, self.interpreter.input_view())
         ready_ns = time.perf_counter_ns()
         self.interpreter.invoke()

@@ -102,6 +102,30 @@ except ModelError as _exc:
     _MISSING = str(_exc)  # said when a model is loaded, so that `check` can say it too
 
 
+@dataclass(frozen=True, slots=True)
+class _Feedback:
+    """An output that the model gets back in an input. The two may be quantised in different ways."""
+
+    source: Callable[[], Tensor]
+    made: TensorInfo
+    target: Callable[[], Tensor]
+    given: TensorInfo
+
+    def clear(self) -> None:
+        """Let the input be what stands for zero."""
+        self.target()[...] = self.given.quantize(np.zeros(self.given.shape, np.float32))
+
+    def hand_over(self) -> None:
+        values = self.source()
+        if (self.made.dtype, self.made.scale, self.made.zero_point) != (
+            self.given.dtype,
+            self.given.scale,
+            self.given.zero_point,
+        ):
+            values = self.given.quantize(self.made.dequantize(values))
+        self.target()[...] = values
+
+
 class Interpreter:
     """One loaded model. Not thread-safe. `invoke` releases the GIL."""
 
@@ -154,7 +178,7 @@ class Interpreter:
         # Details are looked up once: asking per frame costs 1.3 % of a small model's invoke.
         self._views: list[Callable[[], Tensor]] = [self._interpreter.tensor(details["index"]) for details in given]
         self._results: list[Callable[[], Tensor]] = [self._interpreter.tensor(details["index"]) for details in made]
-        self._feedback: list[tuple[Callable[[], Tensor], Callable[[], Tensor]]] = []  # from output, to input
+        self._feedback: list[_Feedback] = []
         self._fill_more_inputs(self._more_inputs)
 
     def _fill_more_inputs(self, more_inputs: Mapping[str, MoreInput]) -> None:
@@ -172,7 +196,11 @@ class Interpreter:
                     f"the model has {', '.join(made)}"
                 )
             else:
-                self._feedback.append((self._results[made.index(source.name)], self._views[place]))
+                output = made.index(source.name)
+                self._feedback.append(
+                    _Feedback(self._results[output], self.outputs[output], self._views[place], self.inputs[place])
+                )
+                self._feedback[-1].clear()
         free = [place for place, name in enumerate(names) if name not in more_inputs]
         if more_inputs and len(free) != 1:
             raise ModelError(f"more_inputs: expected all inputs but one, of {', '.join(names)}")
@@ -191,8 +219,8 @@ class Interpreter:
             self._set_up()
             return
         self._interpreter.reset_all_variables()
-        for _, target in self._feedback:
-            target()[...] = 0
+        for one in self._feedback:
+            one.clear()
 
     def invoke(self) -> None:
         """Run the model on what is in its inputs, which keep their content.
@@ -202,8 +230,8 @@ class Interpreter:
         """
         try:
             self._interpreter.invoke()
-            for source, target in self._feedback:
-                target()[...] = source()
+            for one in self._feedback:
+                one.hand_over()
         except (RuntimeError, ValueError) as exc:
             raise ModelError(f"the model failed: {_one_line(exc)}") from exc
 

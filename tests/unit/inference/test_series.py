@@ -2,14 +2,16 @@
 
 import numpy as np
 import pytest
+import yaml
 
 from agent.errors import ModelError
+from agent.inference.bundle import load_bundle
 from agent.inference.interpreter import Interpreter
 from agent.inference.series import SeriesPreprocess, rows_and_columns, step_rows, window_of
 from agent.inference.stepped import Stepped
 from agent.manifest import AudioInput, Constant, Feedback, InputSpec, SeriesInput
 from agent.values import TensorInfo, Window
-from tests.unit.inference.tiny_models import TensorSpec, make_model, make_sum
+from tests.unit.inference.tiny_models import TensorSpec, make_model, make_recurrent, make_sum
 
 pytestmark = pytest.mark.runtime
 
@@ -132,6 +134,22 @@ class TestShapesAndInputs:
             model_of_windows.invoke()
             assert model_of_windows.output_views()[0].tolist() == [[6, 60]]
 
+    @pytest.mark.parametrize(
+        ("of_state", "of_total"),
+        [((0.5, -128), (0.5, -128)), ((0.5, 0), (1.0, 0)), ((1.0, 3), (0.5, -100))],
+        ids=["zero-is-not-0", "another-scale", "both"],
+    )
+    def test_what_is_fed_back_counts_by_its_value_and_begins_at_zero(self, of_state, of_total):
+        """Quantised: the number 0 may stand for another value, and the output's scale need not be the input's."""
+        given = [TensorSpec("x", (1, 2), "int8", 1.0, 0), TensorSpec("state", (1, 2), "int8", *of_state)]
+        model = make_sum(given, TensorSpec("total", (1, 2), "int8", *of_total))
+        interpreter = Interpreter(model, threads=1, more_inputs={"state": Feedback("total")})
+        model_of_windows = Stepped(interpreter, rows=3, columns=2, step_rows=1, average_steps=None)
+        for _ in range(2):
+            model_of_windows.input_view()[...] = np.array([[1, 10], [2, 20], [3, 30]], np.int8)
+            model_of_windows.invoke()
+            assert model_of_windows.output_views()[0].tolist() == [[6, 60]]
+
     def test_a_shape_that_the_model_can_not_take_is_an_error(self):
         with pytest.raises(ModelError, match="the model"):
             Interpreter(make_model(TensorSpec("x", (1, 2))), threads=1, shape=(1,) * 7)
@@ -148,3 +166,14 @@ class TestShapesAndInputs:
     def test_more_inputs_that_do_not_fit_are_named(self, more, expected):
         with pytest.raises(ModelError, match=expected):
             Interpreter(make_model(TensorSpec("x", (1, 2))), threads=1, more_inputs=more)
+
+
+def test_a_model_that_takes_whole_windows_begins_anew_in_each(tmp_path):
+    """Recurrent layers keep their state from inference to inference."""
+    (tmp_path / "model.tflite").write_bytes(make_recurrent(samples=3))
+    given = {"type": "series", "channels": ["a"], "samples": 3}
+    manifest = {"name": "echo", "version": "1", "task": "regress", "labels": None, "input": given}
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(manifest | {"decoder": {"type": "regress"}}))
+    bundle = load_bundle(tmp_path)
+    for _ in range(3):
+        assert bundle.run(np.ones((3, 1), np.float32), 0.0).found.values == [1.0, 1.5, 1.75]

@@ -12,7 +12,7 @@ import numpy as np
 from flatbuffers import number_types
 
 DTYPES = {"float32": 0, "float16": 1, "int32": 2, "uint8": 3, "int64": 4, "int8": 9}
-ADD, RESHAPE, CUSTOM = 0, 22, 32
+ADD, RESHAPE, CUSTOM, UNIDIRECTIONAL_SEQUENCE_RNN = 0, 22, 32, 35
 
 
 @dataclass
@@ -94,15 +94,36 @@ def make_model(
     return flatbuffer(FbTable(model), b"TFL3")
 
 
-def make_sum(inputs: list[TensorSpec]) -> bytes:
+def make_sum(inputs: list[TensorSpec], total: TensorSpec | None = None) -> bytes:
     """A model that adds up its two inputs, or doubles the only one; any shape goes."""
-    total = TensorSpec("total", inputs[0].shape, inputs[0].dtype)
+    total = total or TensorSpec("total", inputs[0].shape, inputs[0].dtype)
     rows = [_tensor(spec, 0) for spec in (*inputs, total)]
     added = np.array([0, len(inputs) - 1], np.int32)
     operator = FbTable({0: np.uint32(0), 1: added, 2: np.array([len(inputs)], np.int32)})
     code = FbTable({0: np.int8(ADD), 2: np.int32(1), 3: np.int32(ADD)})
     graph = {0: rows, 1: np.arange(len(inputs), dtype=np.int32), 2: np.array([len(inputs)], np.int32), 3: [operator]}
     model = {0: np.uint32(3), 1: [code], 2: [FbTable(graph | {4: "main"})], 3: "sum", 4: [FbTable()]}
+    return flatbuffer(FbTable(model), b"TFL3")
+
+
+def make_recurrent(samples: int) -> bytes:
+    """A model that takes a window of one channel at once and keeps a state, as converters make of layers of Keras:
+    y[t] = x[t] + y[t - 1] / 2. The state is a variable tensor, which outlives an inference."""
+    tensors = [
+        _tensor(TensorSpec("x", (1, samples, 1)), 0),
+        _tensor(TensorSpec("input_weights", (1, 1)), 1),
+        _tensor(TensorSpec("recurrent_weights", (1, 1)), 2),
+        _tensor(TensorSpec("bias", (1,)), 3),
+        _tensor(TensorSpec("state", (1, 1)), 0),
+        _tensor(TensorSpec("y", (1, samples, 1)), 0),
+    ]
+    tensors[4].slots[5] = np.uint8(1)  # is_variable
+    operator = FbTable({0: np.uint32(0), 1: np.arange(5, dtype=np.int32), 2: np.array([5], np.int32)})
+    kind = UNIDIRECTIONAL_SEQUENCE_RNN
+    code = FbTable({0: np.int8(kind), 2: np.int32(1), 3: np.int32(kind)})
+    graph = {0: tensors, 1: np.array([0], np.int32), 2: np.array([5], np.int32), 3: [operator], 4: "main"}
+    constants = [FbTable({0: np.array([value], np.float32).view(np.uint8)}) for value in (1.0, 0.5, 0.0)]
+    model = {0: np.uint32(3), 1: [code], 2: [FbTable(graph)], 3: "recurrent", 4: [FbTable(), *constants]}
     return flatbuffer(FbTable(model), b"TFL3")
 
 
