@@ -18,9 +18,9 @@ def main(args: argparse.Namespace) -> int:
     else:
         print(format_report(report))
     if args.manifest is None:
-        if not args.json:
-            print(f"\n--- manifest.yaml\n{manifest_yaml(report)}", end="")
         return 0
+    if not report.suggestion.manifest:
+        raise AgentError(f"{args.model}: no manifest fits: {report.suggestion.problem}; {args.manifest} is not written")
     path = Path(args.manifest)
     if path.exists():
         raise AgentError(f"{path}: is there already; take it away or choose another name")

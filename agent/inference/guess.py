@@ -138,6 +138,8 @@ def _picture_size(tensor: TensorInfo) -> tuple[int, int, int] | str:
     """Width, height, channels; or why this is no picture."""
     shape = (*tensor.shape, 1) if len(tensor.shape) == 3 else tensor.shape
     if len(shape) == 4 and shape[0] == 1 and shape[3] in (1, 3):
+        if tensor.dtype not in ("float32", "uint8", "int8"):
+            return f"the input takes {tensor.dtype}; pictures can be made float32, uint8 and int8"
         return shape[2], shape[1], shape[3]
     if len(shape) == 4 and shape[0] == 1 and shape[1] in (1, 3):
         return "the input has its channels first, as in PyTorch; convert the model so that they come last"

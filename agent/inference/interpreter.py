@@ -321,11 +321,13 @@ def _load_delegate(delegate: Delegate) -> Any:
 
 
 def _info(details: dict[str, Any]) -> TensorInfo:
-    scale, zero_point = details["quantization"]
+    dtype = np.dtype(details["dtype"]).name
+    # The scale of a float tensor is a leftover of training: its values are real already.
+    scale, zero_point = (0.0, 0) if dtype.startswith("float") else details["quantization"]
     return TensorInfo(
         name=details["name"],
         shape=tuple(int(size) for size in details["shape"]),
-        dtype=np.dtype(details["dtype"]).name,
+        dtype=dtype,
         scale=float(scale),
         zero_point=int(zero_point),
     )

@@ -44,10 +44,10 @@ class SeriesPreprocess:
     """Windows of sensor values. A value that is missing becomes its channel's mean, which is 0 after it."""
 
     def __init__(self, spec: SeriesInput, tensor: TensorInfo) -> None:
-        """Raises ModelError: the tensor has another size than a window."""
+        """Raises ModelError: the tensor has another size than a window, or mean or std are no numbers in float32."""
         self._shape = (spec.samples, len(spec.channels))
         _check_size(tensor, self._shape, "samples x channels")
-        self._mean, self._std = np.array(spec.mean, np.float32), np.array(spec.std, np.float32)
+        self._mean, self._std = _numbers("mean", spec.mean), _numbers("std", spec.std)
         self._tensor = tensor
         self._transform = _identity(self._shape)
 
@@ -63,13 +63,17 @@ class AudioPreprocess:
     """Windows of sound, through a front end."""
 
     def __init__(self, spec: AudioInput, tensor: TensorInfo) -> None:
-        """Raises ModelError: the tensor has another size than the features of a window, or a package is missing."""
+        """
+        Raises:
+            ModelError: the tensor has another size than the features of a window, a package is missing, or mean or std
+                are no numbers in float32.
+        """
         window = window_of(spec)
         assert window is not None  # noqa: S101 - it is sound
         self._window_shape = (window.samples, 1)
         self._front_end = make_front_end(spec.front_end, spec.rate_hz, window.samples)
         _check_size(tensor, self._front_end.shape, "features x bands")
-        self._mean, self._std = np.float32(spec.mean), np.float32(spec.std)
+        self._mean, self._std = _numbers("mean", (spec.mean,)), _numbers("std", (spec.std,))
         self._tensor = tensor
         self._transform = _identity(self._front_end.shape)
 
@@ -96,6 +100,17 @@ def _check_size(tensor: TensorInfo, shape: tuple[int, int], what: str) -> None:
     if [size for size in tensor.shape if size != 1] != [size for size in shape if size != 1]:
         given, wanted = ("x".join(map(str, sizes)) for sizes in (tensor.shape, shape))
         raise ModelError(f"input {tensor.name}: the model takes {given}, the manifest says {wanted} ({what})")
+
+
+def _numbers(key: str, values: tuple[float, ...]) -> NDArray[np.float32]:
+    """As float32. Raises ModelError: a mean that is no number would make all values missing ones, and nobody would
+    notice."""
+    with np.errstate(all="ignore"):
+        numbers = np.array(values, np.float32)
+        usable = np.isfinite(numbers) if key == "mean" else np.isfinite(1 / numbers)
+    if not usable.all():
+        raise ModelError(f"input.{key}: expected numbers that float32 holds, got {list(values)}")
+    return numbers
 
 
 def _check_window(data: NDArray[np.generic], shape: tuple[int, int]) -> None:

@@ -111,9 +111,9 @@ class ForecastDecoder(Section, frozen=True, tag_field="type", tag="forecast"):
     channels: tuple[str, ...] = ()
     """Which channels the output has, in this order. Default: all of the input."""
     mean: Annotated[tuple[float, ...], Meta(max_length=256)] = ()
-    """One for each of them. Default: the input's."""
+    """One for all of them, or one for each. Default: the input's."""
     std: Annotated[tuple[Positive, ...], Meta(max_length=256)] = ()
-    """One for each of them. Default: the input's."""
+    """One for all of them, or one for each. Default: the input's."""
 
 
 DecoderSpec = (

@@ -173,6 +173,10 @@ class AudioInput(Section, frozen=True, kw_only=True, tag_field="type", tag="audi
     shape: Shape | None = None
     """As for pictures."""
 
+    def __post_init__(self) -> None:
+        if round(self.window_s * self.rate_hz) < 1:
+            raise ValueError(f"window_s: expected at least a sample ({1 / self.rate_hz:g} s)")
+
 
 ModelInputSpec = InputSpec | SeriesInput | AudioInput
 

@@ -20,6 +20,7 @@ from tests.sim.agent import CLIP, Agent, make_config, make_pipeline
 from tests.sim.broker import Broker
 from tests.sim.bundles import ROOT, make_bundle, model_path, picture_path
 from tests.sim.keys import Authority
+from tests.unit.inference.tiny_models import TensorSpec, make_model
 
 NOWHERE = 9  # the discard port: nobody listens there
 
@@ -288,6 +289,18 @@ class TestInspectAndSchema:
         again = edge_agent(tmp_path, "inspect", str(model), "--manifest", "manifest.yaml")
         assert (1, True) == (again.returncode, "is there already" in one_line(again))
         assert json.loads(edge_agent(tmp_path, "inspect", str(model), "--json").stdout)
+
+    def test_inspect_shows_the_manifest_once(self, tmp_path: Path) -> None:
+        done = edge_agent(tmp_path, "inspect", str(ROOT / "models" / "digits" / "2026.11.1" / "model.tflite"))
+        assert done.returncode == 0
+        assert done.stdout.count("task: classify") == 1
+
+    def test_inspect_writes_no_manifest_where_none_fits(self, tmp_path: Path) -> None:
+        (tmp_path / "x.tflite").write_bytes(make_model(TensorSpec("x", (1, 40))))
+        done = edge_agent(tmp_path, "inspect", "x.tflite", "--manifest", "manifest.yaml")
+        assert done.returncode == 1
+        assert "x.tflite: no manifest fits: the input is no picture" in done.stderr
+        assert not (tmp_path / "manifest.yaml").exists()
 
     def test_inspect_refuses_what_is_no_model(self, tmp_path: Path) -> None:
         (tmp_path / "x.tflite").write_bytes(b"nonsense" * 10)

@@ -133,6 +133,12 @@ class TestInput:
         assert report.suggestion.reasons["input.mean"].startswith("guess")
         accepted(report, tmp_path)
 
+    @pytest.mark.parametrize("dtype", ["float16", "int32"])
+    def test_pictures_can_not_be_made_every_type(self, tmp_path: Path, dtype: str) -> None:
+        report = inspect_bytes(tmp_path, make_model(TensorSpec("x", (1, 8, 8, 3), dtype), [zeros(1, 20)]))
+        assert report.suggestion.problem == f"the input takes {dtype}; pictures can be made float32, uint8 and int8"
+        assert manifest_yaml(report) == ""
+
     @pytest.mark.parametrize(
         ("shape", "why"),
         [

@@ -9,7 +9,17 @@ from agent.inference.bundle import load_bundle
 from agent.inference.interpreter import Interpreter
 from agent.inference.series import SeriesPreprocess, rows_and_columns, step_rows, window_of
 from agent.inference.stepped import Stepped
-from agent.manifest import AudioInput, Constant, Feedback, InputSpec, SeriesInput
+from agent.manifest import (
+    AudioInput,
+    Constant,
+    Feedback,
+    ForecastDecoder,
+    InputSpec,
+    Manifest,
+    SeriesInput,
+    complete_decoder,
+    load_manifest,
+)
 from agent.values import TensorInfo, Window
 from tests.unit.inference.tiny_models import TensorSpec, make_model, make_recurrent, make_sum
 
@@ -36,6 +46,16 @@ def test_dimensions_of_one_do_not_matter(shape):
 def test_another_tensor_is_refused_with_both_sizes(shape):
     with pytest.raises(ModelError, match=r"input x: the model takes .*, the manifest says 3x2"):
         SeriesPreprocess(SPEC, TensorInfo("x", shape, "float32"))
+
+
+@pytest.mark.parametrize(
+    ("key", "values"), [("mean", (float("nan"), 0.0)), ("mean", (1e39,)), ("std", (1.0, 1e-300))], ids=str
+)
+def test_a_mean_or_std_that_is_no_number_is_an_error(key, values):
+    """Else each value of the channel would count as missing, and the model would answer all the same."""
+    spec = SeriesInput(channels=("a", "b"), samples=3, **{key: values})
+    with pytest.raises(ModelError, match=rf"input\.{key}: expected numbers"):
+        SeriesPreprocess(spec, TensorInfo("x", (1, 3, 2), "float32"))
 
 
 def test_quantised_tensors_saturate():
@@ -98,6 +118,13 @@ class TestStepped:
             model.invoke()
             answers.append(model.output_views()[0].tolist())
         assert answers[0] == answers[2] != answers[1]
+
+    def test_floats_are_real_values_whatever_scale_training_has_left(self):
+        interpreter = Interpreter(make_model(TensorSpec("x", (1, 2, 1), "float32", 0.5, 3)), threads=1)
+        model = Stepped(interpreter, rows=4, columns=1, step_rows=2, average_steps=None)
+        model.input_view()[...] = np.array([1, 2, 3, 4], np.float32).reshape(1, 4, 1)
+        model.invoke()
+        assert model.output_views()[0].reshape(-1).tolist() == [3.0, 4.0]
 
     def test_what_is_left_over_at_the_end_is_not_looked_at(self):
         model = stepped(average_steps=None, rows=5)
@@ -177,3 +204,32 @@ def test_a_model_that_takes_whole_windows_begins_anew_in_each(tmp_path):
     bundle = load_bundle(tmp_path)
     for _ in range(3):
         assert bundle.run(np.ones((3, 1), np.float32), 0.0).found.values == [1.0, 1.5, 1.75]
+
+
+def forecast(**decoder):
+    """The decoder of a forecast of a and b, completed."""
+    return complete_decoder(
+        Manifest(name="next", version="1", task="regress", input=SPEC, decoder=ForecastDecoder(**decoder), labels=None)
+    )
+
+
+def test_a_forecast_has_one_mean_and_std_for_each_channel():
+    assert (forecast().mean, forecast().std) == ((1.0, 10.0), (2.0, 5.0))
+    assert forecast(channels=("b",)).mean == (10.0,)
+    one_for_all = forecast(mean=(3.0,), std=(4.0,))
+    assert (one_for_all.mean, one_for_all.std) == ((3.0, 3.0), (4.0, 4.0))
+
+
+@pytest.mark.parametrize("key", ["mean", "std"])
+def test_a_forecast_with_numbers_for_other_channels_than_it_has_is_one_line(key):
+    with pytest.raises(ModelError, match=rf"decoder\.{key}: expected 1 value or 2, got 3"):
+        forecast(**{key: (1.0, 2.0, 3.0)})
+
+
+def test_a_window_of_sound_without_a_sample_is_one_line(tmp_path):
+    path = tmp_path / "manifest.yaml"
+    sound = {"type": "audio", "window_s": 0.00001}
+    manifest = {"name": "word", "version": "1", "task": "classify", "input": sound, "decoder": {"type": "classify"}}
+    path.write_text(yaml.safe_dump(manifest))
+    with pytest.raises(ModelError, match=r"input: window_s: expected at least a sample \(6.25e-05 s\)"):
+        load_manifest(path)
