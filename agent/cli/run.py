@@ -1,6 +1,7 @@
 """`edge-agent run`: the daemon."""
 
 import argparse
+import contextlib
 import os
 import sys
 
@@ -11,6 +12,7 @@ from agent.inference.worker import warm_up
 def main(args: argparse.Namespace) -> int:
     """Run until told to stop; a `restart` command starts the same program anew in this process."""
     config = read_config(args)
+    _bury_the_dead()
     warm_up()  # the workers' server imports its libraries while we import ours
     from agent.daemon import Daemon
     from agent.logs import configure_logs
@@ -23,3 +25,11 @@ def main(args: argparse.Namespace) -> int:
         sys.stderr.flush()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - ourselves, as we were started
     return 0
+
+
+def _bury_the_dead() -> None:
+    """After a `restart` the server of the workers before, and its helper, are still our children: they have ended, and
+    each takes a process id until somebody asks how."""
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass

@@ -208,6 +208,16 @@ class TestCommands:
         after = agent.wait_for_status(lambda s: s["boot"] != before["boot"] and s["mqtt"]["connected"])
         assert before["pid"] == after["pid"]
 
+    def test_restarts_leave_no_dead_processes(self, listener: Listener, agent: Agent) -> None:
+        """Each takes one of the few that systemd allows the service (TasksMax), until it ends."""
+        for _ in range(3):
+            before = agent.status()["boot"]
+            assert ask(listener, "restart")["ok"]
+            agent.wait_for_status(lambda s, before=before: s["boot"] != before and s["mqtt"]["connected"])
+        children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split()
+        dead = [pid for pid in children if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"]
+        assert len(dead) <= 2  # those of the last restart may have been about to end
+
     @pytest.mark.parametrize(
         ("command", "payload", "said"),
         [
