@@ -142,10 +142,11 @@ class Connection:
             raise LinkDown(reasons.no_connack(self._where, self._trouble.text, tls=config.tls.enabled))
 
     def subscribe(self, filters: Sequence[str], *, qos: int = 1, retained: bool = False) -> None:
-        """Ask for messages, with what lies on the broker already or without it."""
+        """Ask for messages, with what lies on the broker already or without it; without it, those that come and stay
+        there are marked, which brokers leave out by default."""
         if filters:
             wanted = SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE if retained else SubscribeOptions.RETAIN_DO_NOT_SEND
-            options = SubscribeOptions(qos=qos, retainHandling=wanted)
+            options = SubscribeOptions(qos=qos, retainAsPublished=not retained, retainHandling=wanted)
             _, packet_id = self._client.subscribe([(topic_filter, options) for topic_filter in filters])
             self._asked[packet_id] = filters
 

@@ -63,6 +63,18 @@ def test_a_command_that_lies_on_the_broker_is_not_asked_for(broker: Broker):
         assert taken(inbox, 1) == [Inbound(PING, b"live")]
 
 
+def test_a_command_that_is_laid_on_the_broker_now_is_marked(broker: Broker):
+    """So that it is refused, as docs/topics.md says: `Commands` looks at the mark."""
+    inbox = Inbox()
+    with linked(broker.port, inbox=inbox) as link:
+        drive(link, lambda: link._ledger.open == 0)
+        sender = broker.listen()
+        sender.publish(PING, b"retained", retain=True)
+        sender.publish(PING, b"live")
+        drive(link, lambda: inbox._waiting.qsize() == 2)
+        assert taken(inbox, 2) == [Inbound(PING, b"retained", retain=True), Inbound(PING, b"live")]
+
+
 def test_a_flood_costs_messages_and_not_the_link(broker: Broker):
     inbox = Inbox()
     with Publisher(make_link(broker.port, inbox=inbox)) as publisher:
