@@ -36,9 +36,12 @@ class Recording:
     """Those of the window's that are forecast, in the model's order."""
 
     @property
-    def starts(self) -> range:
+    def starts(self) -> list[int]:
         """Where the daemon's windows begin."""
-        return range(0, len(self.course.samples) - self.window.samples + 1, self.window.stride)
+        begins = self.course.begins
+        ends = [*begins[1:], len(self.course.samples)]
+        spans = zip(begins, ends, strict=True)
+        return [at for begin, end in spans for at in range(begin, end - self.window.samples + 1, self.window.stride)]
 
     def past(self, start: int) -> Samples:
         """What the model gets, samples x channels of the window."""

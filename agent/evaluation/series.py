@@ -90,6 +90,8 @@ class Course(NamedTuple):
     """N x channels, at the model's rate, in the sensors' own units; NaN where a value is missing."""
     is_after_gap: NDArray[np.bool_]
     """N: this sample does not go on from the one before."""
+    begins: list[int]
+    """Where windows are begun anew: at the first sample, and at a rate behind a pause that is too long to fill."""
     end_s: float
     """Where its last sample lies in the recording."""
     broken_rows: int
@@ -113,9 +115,11 @@ def read_course(source: CsvSource, window: Window) -> Course:
             samples += frame.data.tobytes()
             at_ns.append(frame.position_ns or 0)
     at_s = np.array(at_ns, np.float64) / 1e9
+    is_after_gap = _is_after_gap(at_s, window)
     return Course(
         np.frombuffer(samples, np.float32).reshape(-1, len(window.channels)),
-        _is_after_gap(at_s, window),
+        is_after_gap,
+        [0, *(np.flatnonzero(is_after_gap).tolist() if window.rate_hz else [])],
         float(at_s.max(initial=0.0)),
         table.broken,
     )
@@ -124,9 +128,10 @@ def read_course(source: CsvSource, window: Window) -> Course:
 def _is_after_gap(at_s: NDArray[np.float64], window: Window) -> NDArray[np.bool_]:
     """Which samples come after a pause of more than `max_gap_s`. Of slow readings, such a pause is the usual one.
 
-    Samples at a rate are made of readings, and come up to two periods after each other; a pause is filled with NaN,
-    but for one so long that the grid begins anew. Without a rate each reading is a sample, and nothing is filled.
+    Samples at a rate are made of readings, and come up to two periods after each other; a pause is filled, but for one
+    so long that the grid begins anew. Without a rate each reading is a sample, and nothing is filled.
     """
     pauses_s = np.diff(at_s, prepend=at_s[:1])
-    usual_s = 2.0 / window.rate_hz if window.rate_hz else 1.5 * float(np.median(pauses_s[len(pauses_s) > 1 :]))
-    return np.asarray(pauses_s > max(window.max_gap_s, usual_s))
+    if window.rate_hz:
+        return np.asarray(pauses_s > 2.5 / window.rate_hz)
+    return np.asarray(pauses_s > max(window.max_gap_s, 1.5 * float(np.median(pauses_s[len(pauses_s) > 1 :]))))

@@ -137,12 +137,12 @@ class TestGaps:
         report = measure(tmp_path, data, time_column="t")
         assert (report["windows"], report["windows_left_out"], report["recorded_s"]) == (5, 4, 18000.0)
 
-    @pytest.mark.parametrize(("pause_s", "windows", "left_out"), [(20, 48, 55), (30_000, 31, 5)])
+    @pytest.mark.parametrize(("pause_s", "windows", "left_out"), [(20, 48, 55), (30_000, 32, 3)])
     def test_at_a_rate_short_pauses_are_held_and_long_ones_are_gaps(
         self, tmp_path: Path, pause_s: int, windows: int, left_out: int
     ) -> None:
         """A pause of 2 s is held. The next is missing from its 5th second on: samples 130 to 279 of 310. Or it is so
-        long that the time grid begins anew behind it, with sample 79 of 109; no sample is in between."""
+        long that windows begin anew behind it, with sample 79 of 109; no sample is in between."""
         times = [0.1 * place + (2 if place >= 30 else 0) + (pause_s if place >= 60 else 0) for place in range(91)]
         data = readings(
             tmp_path / "data.csv", [[t, *row] for t, row in zip(times, rows(91), strict=True)], "t,b,other,a"
@@ -164,6 +164,19 @@ def test_windows_are_those_that_the_daemon_cuts(tmp_path: Path, rate_hz: float |
     recording = Recording(data, read_course(source, window), window, ("a", "b"))
     daemons = read_series(source, window, None).windows
     assert len(daemons) == len(recording.starts) > 10
+    for start, one in zip(recording.starts, daemons, strict=True):
+        np.testing.assert_array_equal(recording.past(start), one.samples)
+
+
+def test_also_behind_a_pause_that_is_too_long_to_fill(tmp_path: Path) -> None:
+    """Behind which the daemon begins anew: with the 15th row, which none of the windows before ends at."""
+    times = [0.1 * place + (20_000 if place >= 15 else 0) for place in range(40)]
+    data = readings(tmp_path / "data.csv", [[t, *row] for t, row in zip(times, rows(40), strict=True)], "t,b,other,a")
+    source = CsvSource(path=str(data), rate_hz=10.0, time_column="t")
+    window = Window(channels=("a", "b"), samples=4, stride=3, rate_hz=10.0, max_gap_s=30_000.0, keeps_missing=False)
+    recording = Recording(data, read_course(source, window), window, ("a", "b"))
+    daemons = read_series(source, window, None).windows
+    assert len(daemons) == len(recording.starts)
     for start, one in zip(recording.starts, daemons, strict=True):
         np.testing.assert_array_equal(recording.past(start), one.samples)
 
