@@ -104,6 +104,7 @@ class UpdateService:
             for line in update.begin():
                 _log.warning("update.repaired", model=update.model, what=line)
             update.at.tell = functools.partial(self._report, update)
+            update.at.on_long_work = self._alive
 
     def make_active(self, spec: PipelineSpec) -> ActiveModel:
         """For a pipeline: what its model should run now, which may be nothing yet.
@@ -176,7 +177,6 @@ class UpdateService:
         for update in self.by_model.values():
             self._report(update)
         while not stop.is_set():
-            self._alive()
             self._news.clear()
             self._answer_requests()
             wait_s = min([self._look_at_offers(), *map(self._step, self.by_model.values())])
@@ -187,11 +187,10 @@ class UpdateService:
                 update.close()
 
     def _step(self, update: ModelUpdate) -> float:
-        self._alive()
+        self._alive()  # a trial may start a worker
         return update.step()
 
     def _alive(self) -> None:
-        """Before each piece of work: it may start a worker, and the watchdog waits for hardly more than one."""
         self._progress.beat("updates")
 
     def _has_news(self) -> bool:
@@ -204,7 +203,6 @@ class UpdateService:
                 work = self._requests.get_nowait()
             except queue.Empty:
                 return
-            self._alive()
             work()
 
     def _look_at_offers(self) -> float:
@@ -256,10 +254,11 @@ class UpdateService:
         """A newer trust document holds: it may allow what was refused, and forbid what was allowed."""
         _log.info("update.trust_changed", version=self._trust_version)
         self._obey_due_s = 0.0
-        for model in self.by_model:
+        for model, update in self.by_model.items():
             if model in self._last and model != brought_by:
                 with self._lock:
                     self._offers.setdefault(model, self._last[model])
+            self._report(update)
 
     def _obey(self) -> None:
         """End what the trust document forbids, also where the agent ended before that was done, or it failed."""
@@ -268,14 +267,12 @@ class UpdateService:
             return
         for model, update in self.by_model.items():
             if self._obeyed.get(model) != version:
-                self._alive()
                 try:
                     update.obey(self._around.trusted().current())
                     self._obeyed[model] = version
                 except (UpdateRefused, UpdateFailed) as exc:
                     _log.error("update.not_obeyed", model=model, reason=str(exc))
                     self._obey_due_s = now_s + _OBEY_AGAIN_S
-                self._report(update)
 
     def _note(self, model: str, reason_code: str | None, *, again: bool = False) -> None:
         """What became of the newest message; told when it is another than the last time, or `again` in any case."""

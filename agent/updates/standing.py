@@ -41,8 +41,11 @@ class Standing:
         self.lives: Sequence[Live] = ()
         """The pipelines that use the model."""
         self.on_activated: Callable[[], None] = lambda: None
+        self.on_long_work: Callable[[], None] = lambda: None
+        """Called before and after starts of workers, which may take a minute: the watchdog waits for hardly more."""
         self._clock, self._stop = clock, stop
         self._in_use: Slot | None = None  # what the workers run
+        self._is_named = True  # the files say so, unless the disk refused
         self._mend_due_s = 0.0
 
     @property
@@ -170,14 +173,25 @@ class Standing:
             )
             changes |= {"candidate": ended, "history": self._history("rolled_back", reason_code, reason)}
         self.store.save(**changes)
-        self.mirror(self.running)
         self.tell()
+        self.mirror(self.running)
 
-    def forget_revoked(self, revoked: Sequence[str]) -> None:
-        """Nobody goes back to a version that is revoked. Raises UpdateFailed."""
+    def leave(self, revoked: Sequence[str]) -> None:
+        """Go on with the version before, where the live one is revoked; and let nobody go back to one that is.
+
+        Raises:
+            UpdateRefused, UpdateFailed: as `settle_on`.
+        """
+        live, previous = self.store.record.live, self.store.record.previous
+        if live is not None and self.store.is_revoked(live, revoked):
+            if previous is None or self.store.is_revoked(previous, revoked):
+                _log.error("update.revoked_model_runs", model=self.model, reason="there is no other to go back to")
+            else:
+                self.settle_on(previous, "revoked")
         previous = self.store.record.previous
         if previous is not None and self.store.is_revoked(previous, revoked):
             self.store.save(previous=None)
+            self.tell()
             self.mirror(self.running)
             self.store.collect_garbage()
 
@@ -186,7 +200,7 @@ class Standing:
     def run_what_should_run(self) -> bool:
         """Make the workers follow the record; False when that does not work now, or did not a moment ago."""
         slot, now_s = self.running, time.monotonic()
-        if slot is None or slot == self._in_use:
+        if slot is None or (slot == self._in_use and self._is_named):
             return True
         if now_s < self._mend_due_s:
             return False
@@ -205,18 +219,26 @@ class Standing:
         Raises:
             UpdateRefused, UpdateFailed: what ran goes on, or `run_what_should_run` brings it back.
         """
-        if slot == self._in_use:
-            return
-        activate(self.lives, self.store.folder(slot), slot.sha256, self._stop)
-        self._in_use = slot  # it answers frames, whatever the disk says to what follows
+        if slot != self._in_use:
+            self._activate(slot)
+        if not self._is_named:
+            self.mirror(slot)
+
+    def _activate(self, slot: Slot) -> None:
+        self.on_long_work()
+        try:
+            activate(self.lives, self.store.folder(slot), slot.sha256, self._stop)
+        finally:
+            self.on_long_work()
+        self._in_use, self._is_named = slot, False  # it answers frames, whatever the disk says to what follows
         self.on_activated()
         _log.info("update.activated", model=self.model, version=slot.version)
-        self.mirror(slot)
 
     def mirror(self, running: Slot | None) -> None:
         """Let the files `current` and `previous` say what runs and what is there to go back to. Raises UpdateFailed."""
-        record = self.store.record
+        record, self._is_named = self.store.record, False
         self.store.mirror(running, record.previous if running == record.live else record.live)
+        self._is_named = True
 
     def _history(self, state: State, reason_code: str | None = None, reason: str | None = None) -> tuple[Attempt, ...]:
         candidate = self.candidate

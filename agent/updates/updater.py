@@ -301,17 +301,11 @@ class ModelUpdate:
 
     def obey(self, trust: Trust) -> None:
         """A newer trust document holds: what it revokes, or does not sign any more, does not go on."""
-        record, revoked = self.store.record, trust.document.revoked
         if self.row is not None:
             self._release = None  # its signatures are looked at anew
             if code := self.at.forbidden_by(trust.document):
                 self._end(self.row.refused, code)
-        if record.live is not None and self.store.is_revoked(record.live, revoked):
-            if record.previous is None or self.store.is_revoked(record.previous, revoked):
-                _log.error("update.revoked_model_runs", model=self.model, reason="there is no other to go back to")
-            else:
-                self.at.settle_on(record.previous, "revoked")
-        self.at.forget_revoked(revoked)
+        self.at.leave(trust.document.revoked)
 
     def roll_back(self) -> Slot | None:
         """Go back to the version before; gives what runs then.
@@ -339,6 +333,9 @@ class ModelUpdate:
             raise UpdateRefused("operator", f"there is no version {version} of model {self.model} on this device")
         if self.row is not None:
             raise UpdateRefused("operator", "a release is on its way; `rollback` ends that")
+        trust = self._around.trust
+        if trust is not None and self.store.is_revoked(slot, trust.current().document.revoked):
+            raise UpdateRefused("revoked", f"the trust document has revoked {slot.version}, or what it was made of")
         self.at.settle_on(slot, "operator")
         return slot
 

@@ -6,6 +6,7 @@ import pytest
 
 from agent.errors import UpdateRefused
 from agent.updates.verify import open_trust
+from tests.power.store_writer import write_bundle
 from tests.property.test_update_path import Device, simulated_workers
 
 __all__ = ["simulated_workers"]
@@ -33,3 +34,20 @@ def test_a_rollback_does_not_lead_to_what_is_revoked(tmp_path: Path, *, newer: b
     assert device.update.at.running == running
     assert not (device.home / "2.0").exists()
     assert not (device.home / "previous").exists()
+
+
+def test_what_was_made_of_revoked_bytes_is_not_activated(tmp_path: Path) -> None:
+    """A personal head stays on the device, whatever becomes of the release that it was made of."""
+    device = Device(tmp_path)
+    for version in ("1.0", "2.0"):
+        device.offer(device.sign("good", version))
+        device.work()
+    write_bundle(device.home / "2.0+p1", "2.0+p1", b"good\nhead")
+    (device.home / "2.0+p1" / ".made-of").write_text(device.pushed[-1].sha256)
+    trust = device.update._around.trusted()
+    trust.accept(*open_trust(device.authority.advance(revoked=[device.pushed[-1].sha256]), trust.current()))
+    device.update.obey(trust.current())
+
+    with pytest.raises(UpdateRefused, match="revoked"):
+        device.update.activate_version("2.0+p1")
+    assert device.update.activate_version("1.0").version == "1.0"

@@ -55,6 +55,30 @@ def test_what_can_not_be_obeyed_now_is_obeyed_later(device: Device, monkeypatch:
     assert len(tries) == 2
 
 
+def test_what_has_not_changed_is_not_told_again(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each message is one of the durable stream: not two at each start, nor one with each try of what fails."""
+    tries: list[object] = []
+    told: list[str] = []
+
+    def busy(*args: Any) -> None:
+        tries.append(args)
+        raise UpdateFailed("hung", "no answer in 60 s")
+
+    monkeypatch.setattr(standing, "activate", busy)
+    monkeypatch.setattr(service_module, "_OBEY_AGAIN_S", 0.0)
+    trust = device.update._around.trusted()
+    trust.accept(*open_trust(revoke_the_newest(device), trust.current()))
+    device.restart()
+
+    def is_tried_again(service: UpdateService, said: list[str]) -> bool:
+        service.ask(lambda: None)  # a round
+        told[:] = said
+        return len(tries) > 2
+
+    run(device, is_tried_again)
+    assert told == ["2.0"]
+
+
 def revoke_the_newest(device: Device) -> bytes:
     return device.authority.advance(revoked=[device.pushed[-1].sha256])
 

@@ -7,6 +7,7 @@ import pytest
 
 from agent.errors import UpdateFailed
 from agent.updates import standing
+from agent.updates.store import Slot
 from tests.property.test_update_path import Device, simulated_activate, simulated_workers
 from tests.sim.disk import trouble
 
@@ -66,3 +67,22 @@ def test_what_could_not_be_written_down_does_not_answer_on(device: Device, worke
     running = device.update.at.running
     assert running
     assert workers.answers == running.folder == "1.0"
+
+
+def test_what_could_not_be_named_is_named_later(
+    device: Device, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full as a bad model is taken back: commands that believe `current` must not go on with that one."""
+    mirror, refusals = device.update.store.mirror, [UpdateFailed("no_space", "current and previous: no space")]
+
+    def refuse_once(running: Slot, before: Slot | None) -> None:
+        if running.folder == "1.0" and refusals:
+            raise refusals.pop()
+        mirror(running, before)
+
+    monkeypatch.setattr(device.update.store, "mirror", refuse_once)
+    assert device.offer(device.sign("bad when live", "2.0")) is None
+    device.work()
+    assert (device.state(), workers.answers, refusals) == ("rolled_back", "1.0", [])
+    device.update.step()
+    assert (device.home / "current").read_text() == "1.0\n"
