@@ -19,7 +19,10 @@ MAX_REQUEST_BYTES = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
 _NAME = "status.sock"
 _TIMEOUT_S = 3.0
-"""For a whole request, and for a whole answer: one thread serves all, one after the other."""
+"""For a whole request, and for a whole answer."""
+_AT_ONCE = 8
+"""Connections that are served beside each other: an answer that loads a model takes seconds, and who asks for the
+status meanwhile would take the daemon for gone."""
 _RETRY_S = 10.0
 
 log = structlog.get_logger()
@@ -52,26 +55,32 @@ def _answer_all(folder: Path, answer: Callable[[bytes], bytes], stop: threading.
         (folder / _NAME).unlink(missing_ok=True)
         with _short_path(folder) as path:
             server.bind(path)
-        server.listen(4)
+        server.listen(16)
         server.settimeout(0.5)
+        places = threading.BoundedSemaphore(_AT_ONCE)
         while not stop.is_set():
+            if not places.acquire(timeout=0.5):
+                continue
             try:
                 connection, _ = server.accept()
             except TimeoutError:
+                places.release()
                 continue
-            with connection:
-                _serve(connection, answer)
+            threading.Thread(target=_serve, args=(connection, answer, places), name="status.one", daemon=True).start()
 
 
-def _serve(connection: socket.socket, answer: Callable[[bytes], bytes]) -> None:
-    try:
-        request = _receive_all(connection, MAX_REQUEST_BYTES, _TIMEOUT_S)
-    except OSError:  # it sent too much, or not in time, or hung up
-        return
-    text = answer(request)
-    with contextlib.suppress(OSError):  # who asked and went is no trouble of ours
-        connection.settimeout(_TIMEOUT_S)  # for all of it together
-        connection.sendall(text)
+def _serve(connection: socket.socket, answer: Callable[[bytes], bytes], place: threading.BoundedSemaphore) -> None:
+    """Body of a thread for one connection; frees its place at the end."""
+    with connection, contextlib.ExitStack() as at_end:
+        at_end.callback(place.release)
+        try:
+            request = _receive_all(connection, MAX_REQUEST_BYTES, _TIMEOUT_S)
+        except OSError:  # it sent too much, or not in time, or hung up
+            return
+        text = answer(request)
+        with contextlib.suppress(OSError):  # who asked and went is no trouble of ours
+            connection.settimeout(_TIMEOUT_S)  # for all of it together
+            connection.sendall(text)
 
 
 def ask(folder: Path, request: bytes = b"", timeout_s: float = _TIMEOUT_S) -> bytes:

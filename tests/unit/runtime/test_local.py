@@ -1,5 +1,6 @@
 """The socket that `edge-agent status` and `edge-agent models` ask."""
 
+import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -136,6 +137,35 @@ def test_a_rude_client_does_not_keep_others_away(tmp_path: Path, serve: Serve, r
             stop.set()
             if dripping.ident is not None:
                 dripping.join(5)
+
+
+def test_who_asks_for_the_status_does_not_wait_for_an_answer_that_takes_long(tmp_path: Path, serve: Serve) -> None:
+    """Such as to `models activate`, which loads a model: the daemon would be taken for gone."""
+    go, asked = threading.Event(), threading.Event()
+
+    def answer(request: bytes) -> bytes:
+        if request:
+            asked.set()
+            go.wait(20)
+        return b"x"
+
+    serve(tmp_path, answer)
+    operator = threading.Thread(target=ask, args=(tmp_path, b"activate", 20))
+    operator.start()
+    try:
+        assert asked.wait(5)
+        assert ask(tmp_path) == b"x"
+    finally:
+        go.set()
+        operator.join(5)
+
+
+def test_silent_clients_do_not_keep_others_away(tmp_path: Path, serve: Serve) -> None:
+    serve(tmp_path, lambda _: b"x")
+    with contextlib.ExitStack() as silent:
+        for _ in range(6):
+            silent.enter_context(socket.socket(socket.AF_UNIX)).connect(str(tmp_path / "status.sock"))
+        assert ask(tmp_path) == b"x"
 
 
 def _drip(client: socket.socket, stop: threading.Event) -> None:
