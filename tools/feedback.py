@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT))
 
 from agent.errors import AgentError, DataSetError, ModelError  # noqa: E402
 from agent.inference.locate import find_bundle  # noqa: E402
-from agent.manifest import load_manifest  # noqa: E402
+from agent.manifest import load_labels, load_manifest  # noqa: E402
 from tools.feedback_inbox import Inbox, Refused  # noqa: E402
 from tools.operator_login import OperatorError, add_broker_options  # noqa: E402
 from tools.train_options import from_1, share  # noqa: E402
@@ -95,7 +95,7 @@ def status(folder: Path) -> int:
 
 
 def _labels(options: argparse.Namespace) -> list[str]:
-    """Raises ModelError, OSError."""
+    """Raises ModelError."""
     if options.model is None:
         return list(options.labels)
     has = (options.model / "manifest.yaml").is_file()
@@ -103,10 +103,7 @@ def _labels(options: argparse.Namespace) -> list[str]:
     manifest = load_manifest(folder / "manifest.yaml")
     if manifest.labels is None:
         raise ModelError(f"{folder}: its manifest names no labels; give --labels")
-    try:
-        return [*(folder / manifest.labels).read_text("utf-8").rstrip("\n").split("\n"), *options.labels]
-    except UnicodeDecodeError as exc:
-        raise ModelError(f"{folder / manifest.labels}: expected UTF-8 text") from exc
+    return [*load_labels(folder / manifest.labels), *options.labels]
 
 
 def run(options: argparse.Namespace) -> int:

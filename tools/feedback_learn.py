@@ -17,7 +17,7 @@ from agent.cli.evaluate import follow
 from agent.errors import DataSetError, ModelError
 from agent.evaluation.evaluate import Labelled, evaluate
 from agent.inference.locate import find_bundle
-from agent.manifest import load_manifest
+from agent.manifest import load_labels, load_manifest
 from agent.runtime.files import write_atomic
 from tools import push_model, train
 from tools.build_zoo import ZooError
@@ -192,7 +192,7 @@ def learn(options: argparse.Namespace, say: Callable[[str], object]) -> int:
     target = old.parent / version
     if target.exists():
         raise ModelError(f"{target} is there already; choose another --version")
-    labels = (old / (manifest.labels or "labels.txt")).read_text("utf-8").rstrip("\n").split("\n")
+    labels = load_labels(old / (manifest.labels or "labels.txt"))
     series = options.data / SERIES
     new_set = make_set(Inbox(options.folder), labels, series.read_bytes() if series.is_file() else None)
     counts = Counter(entry.split for entry in new_set.entries)

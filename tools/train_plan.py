@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agent.inference.locate import find_bundle
-from agent.manifest import AudioInput, InputSpec, SeriesInput, load_manifest
+from agent.manifest import AudioInput, InputSpec, SeriesInput, load_labels, load_manifest
 from tools.networks import NETWORKS, WEIGHTS
 from tools.picture_set import PictureSet, load_set
 from tools.train_manifest import Spec
@@ -89,7 +89,7 @@ def go_on(options: argparse.Namespace, sets: list[PictureSet], weights: list[flo
         raise TrainError(f"{keras_model} is not there: give --from the version whose .keras file tools/train.py kept")
     if _kind(manifest.input) != _kind(sets[0].series):
         raise TrainError(f"{sets[0].folder}: its samples are of another kind than those that {folder} takes")
-    labels = tuple((folder / manifest.labels).read_text(encoding="utf-8").rstrip("\n").split("\n"))
+    labels = load_labels(folder / manifest.labels)
     comment = f"{manifest.name} {manifest.version}, trained on by tools/train.py with {names}, seed {options.seed}."
     return Plan(sets, weights, labels, manifest.input, comment, keras_model)
 

@@ -13,9 +13,8 @@ from agent.evaluation.common import Follow, Model, Report, curves_of, latency, q
 from agent.evaluation.measures import Confusion, confuse
 from agent.evaluation.picture_set import Entry, PictureSet
 from agent.evaluation.ranking import Curve, average_precision, curve
-from agent.inference.bundle import load_labels
 from agent.inference.protocol import Answer
-from agent.manifest import Manifest
+from agent.manifest import Manifest, load_labels
 
 MAX_SCORES = 1 << 26
 """Confidences that are held at once: 256 MiB."""

@@ -30,12 +30,12 @@ from agent.manifest import (
     ModelInputSpec,
     SeriesInput,
     complete_decoder,
+    load_labels,
     load_manifest,
 )
 from agent.values import Image, Samples, Tensor, TensorInfo, Transform
 
 MAX_MODEL_BYTES = 1 << 30
-MAX_LABELS_BYTES = 1 << 20
 MAX_HEAD_BYTES = 64 << 20
 
 
@@ -179,15 +179,6 @@ def load_bundle(
         return Bundle(info, manifest, _stepped(interpreter, manifest.input), labels, head)
     except ModelError as exc:
         raise ModelError(f"{folder / 'model.tflite'}: {exc}") from exc
-
-
-def load_labels(path: Path) -> tuple[str, ...]:
-    """A label a line, line 0 for class 0. Raises ModelError: it is missing, too large, or no text."""
-    text = _read(path, MAX_LABELS_BYTES)
-    try:
-        return tuple(line.strip() for line in text.decode("utf-8").rstrip("\n").split("\n"))
-    except UnicodeDecodeError as exc:
-        raise ModelError(f"{path}: expected UTF-8 text, one label a line") from exc
 
 
 def _read(path: Path, max_bytes: int) -> bytes:

@@ -101,9 +101,12 @@ __all__ = [
     "Version",
     "YoloDecoder",
     "complete_decoder",
+    "load_labels",
     "load_manifest",
     "name_the_input",
 ]
+
+MAX_LABELS_BYTES = 1 << 20
 
 Task = Literal["detect", "classify", "regress", "segment", "anomaly"]
 
@@ -186,7 +189,7 @@ def complete_decoder(manifest: Manifest) -> DecoderSpec:
     """The manifest's decoder with what it takes over from the input.
 
     Raises:
-        ModelError: a forecast of channels that the input does not have, or of sound.
+        ModelError: a forecast of channels that the input does not have, or of sound; or a mean or std for some only.
     """
     decoder, given = manifest.decoder, manifest.input
     if not isinstance(decoder, ForecastDecoder):
@@ -197,12 +200,19 @@ def complete_decoder(manifest: Manifest) -> DecoderSpec:
     if unknown:
         raise ModelError(f"decoder.channels: expected some of {', '.join(given.channels)}, got {unknown[0]}")
     places = [given.channels.index(name) for name in decoder.channels or given.channels]
-    mean, std = (values * len(given.channels) if len(values) == 1 else values for values in (given.mean, given.std))
+    mean, std = (_one_each(values, len(given.channels)) for values in (given.mean, given.std))
+    for key, values in (("mean", decoder.mean), ("std", decoder.std)):
+        if len(values) not in (0, 1, len(places)):
+            raise ModelError(f"decoder.{key}: expected 1 value or {len(places)}, got {len(values)}")
     return msgspec.structs.replace(
         decoder,
-        mean=decoder.mean or tuple(mean[place] for place in places),
-        std=decoder.std or tuple(std[place] for place in places),
+        mean=_one_each(decoder.mean, len(places)) or tuple(mean[place] for place in places),
+        std=_one_each(decoder.std, len(places)) or tuple(std[place] for place in places),
     )
+
+
+def _one_each(values: tuple[float, ...], count: int) -> tuple[float, ...]:
+    return values * count if len(values) == 1 else values
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -215,6 +225,20 @@ def load_manifest(path: Path) -> Manifest:
         return load_document(path, Manifest, name_the_input)
     except DocumentError as exc:
         raise ModelError(str(exc)) from exc
+
+
+def load_labels(path: Path) -> tuple[str, ...]:
+    """A label a line, line 0 for class 0. Raises ModelError: it is missing, too large, or no text."""
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_LABELS_BYTES + 1)
+        if len(text) > MAX_LABELS_BYTES:
+            raise ModelError(f"{path}: larger than {MAX_LABELS_BYTES} bytes")
+        return tuple(line.strip() for line in text.decode("utf-8").rstrip("\n").split("\n"))
+    except UnicodeDecodeError as exc:
+        raise ModelError(f"{path}: expected UTF-8 text, one label a line") from exc
+    except OSError as exc:
+        raise ModelError(f"{path}: {(exc.strerror or str(exc)).lower()}") from exc
 
 
 def name_the_input(document: object) -> None:

@@ -30,7 +30,7 @@ from agent.feedback.samples import SampleStore
 from agent.feedback.service import FeedbackService, decode_frame
 from agent.inference.protocol import WorkerLimits
 from agent.inference.worker import Worker
-from agent.manifest import Manifest, load_manifest
+from agent.manifest import Manifest, load_labels, load_manifest
 from agent.runtime.files import fsync_dir, write_atomic
 from agent.runtime.npy import load_npy
 from agent.runtime.text import one_line
@@ -116,7 +116,7 @@ class Personalizer:
             raise FeedbackRefused("updates are busy; try again")
         return found
 
-    def _examples(self, spec: Pipeline, folder: Path, labels: list[str], store: SampleStore) -> _Examples:
+    def _examples(self, spec: Pipeline, folder: Path, labels: tuple[str, ...], store: SampleStore) -> _Examples:
         """Raises FeedbackRefused, ModelError, WorkerLost."""
         labelled = list(store.labelled())
         known = [(note, labels.index(truth)) for note, truth in labelled if truth in labels]
@@ -188,14 +188,10 @@ def _floats(data: bytes) -> NDArray[np.float32] | None:
     return values if values is not None and np.isfinite(values).all() else None
 
 
-def _labels_of(folder: Path, manifest: Manifest) -> list[str]:
+def _labels_of(folder: Path, manifest: Manifest) -> tuple[str, ...]:
     if manifest.task != "classify" or not manifest.labels or not manifest.embedding:
         raise FeedbackRefused(f"{folder.parent.name} {folder.name}: expected a classifier with labels and an embedding")
-    try:
-        lines = (folder / manifest.labels).read_text("utf-8").rstrip("\n").split("\n")
-        return [line.strip() for line in lines]  # as the worker reads them, and answers
-    except (OSError, UnicodeDecodeError) as exc:
-        raise ModelError(f"{folder / manifest.labels}: {exc}") from exc
+    return load_labels(folder / manifest.labels)
 
 
 def _need_better(lesson: Lesson) -> None:

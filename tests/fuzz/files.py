@@ -8,10 +8,9 @@ import yaml
 
 from agent.config import load_config
 from agent.errors import ConfigError, ModelError
-from agent.inference import bundle
 from agent.inference.golden import GoldenSet
 from agent.inference.metadata import read_metadata
-from agent.manifest import Golden, complete_decoder, load_manifest
+from agent.manifest import Golden, complete_decoder, load_labels, load_manifest
 from agent.runtime import yamlfile
 from agent.wire.archive import ArchiveError, extract_archive, write_archive
 from tests.fuzz.bench import Target, check_line, scratch, written
@@ -27,7 +26,7 @@ def manifest(data: bytes) -> None:
 
 
 def labels(data: bytes) -> None:
-    bundle.load_labels(written("labels.txt", data))
+    load_labels(written("labels.txt", data))
 
 
 def golden(data: bytes) -> None:

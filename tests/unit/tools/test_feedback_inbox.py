@@ -159,6 +159,15 @@ def test_status_counts(labelled: Inbox, capsys: pytest.CaptureFixture[str]) -> N
     assert "right on 2 of 3 (66.7%)" in said
 
 
+def test_labels_are_offered_as_the_model_says_them(tmp_path: Path) -> None:
+    """Blanks at the end of a line are none of it; the page would refuse such a label."""
+    bundle = ROOT / "models" / "digits" / "2026.11.1"
+    (tmp_path / "manifest.yaml").write_bytes((bundle / "manifest.yaml").read_bytes())
+    (tmp_path / "labels.txt").write_text((bundle / "labels.txt").read_text().replace("\n", " \n"))
+    options = feedback.make_parser().parse_args(["label", str(tmp_path), "--model", str(tmp_path), "--labels", "none"])
+    assert feedback._labels(options) == [*"0123456789", "none"]
+
+
 def test_help_teaches_each_step_and_needs_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "tools/feedback.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
