@@ -3,7 +3,10 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 from agent.cli.common import read_config
 from agent.inference.worker import warm_up
@@ -11,6 +14,8 @@ from agent.inference.worker import warm_up
 
 def main(args: argparse.Namespace) -> int:
     """Run until told to stop; a `restart` command starts the same program anew in this process."""
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the daemon runs, and answers them itself
+        signal.signal(number, _stop_at_once)
     config = read_config(args)
     _bury_the_dead()
     warm_up()  # the workers' server imports its libraries while we import ours
@@ -33,3 +38,8 @@ def _bury_the_dead() -> None:
     with contextlib.suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
+
+
+def _stop_at_once(_number: int, _: FrameType | None) -> NoReturn:
+    """Stopped as asked, before there was anything to stop in order."""
+    raise SystemExit(0)
