@@ -287,7 +287,7 @@ class Daemon:
     def _allow_inference(self, allowed: bool) -> None:
         """Start without inference where start after start has ended badly, and end that."""
         for pipeline in self._pipelines.values():
-            pipeline.enabled = allowed and pipeline.spec.enabled
+            pipeline.held = not allowed
         if allowed:
             self._health.recovered("inference")
         else:

@@ -142,6 +142,9 @@ class Pipeline:
         self.spec = spec
         self.min_confidence = spec.min_confidence
         self.enabled = spec.enabled
+        """As configured, or as the command `set` said last."""
+        self.held = False
+        """Off whatever `enabled` says: safe mode."""
         self.metrics = PipelineMetrics()
         self.ready = threading.Event()
         """The model is loaded, or was tried to be."""
@@ -166,9 +169,9 @@ class Pipeline:
         part, health = f"capture.{self.name}", self._services.health
         backoff = Backoff(base_s=0.5, cap_s=retry_cap_s(self.spec.source))
         reader = Reader(functools.partial(make_source, self.spec.source, self._services.subscribe), self._take_in)
-        halt = _Halt(lambda: stop.is_set() or not self.enabled, functools.partial(self._services.progress.beat, part))
+        halt = _Halt(lambda: stop.is_set() or not self._on, functools.partial(self._services.progress.beat, part))
         while not stop.is_set():
-            if not self.enabled:
+            if not self._on:
                 self._rest("off", stop)
                 continue
             try:
@@ -188,6 +191,10 @@ class Pipeline:
             finally:
                 self.metrics.frames_broken = reader.broken + self._windows.left_out
 
+    @property
+    def _on(self) -> bool:
+        return self.enabled and not self.held
+
     def telemetry(self, window_s: float, samples: SamplesTelemetry | None = None) -> PipelineTelemetry:
         """Counters since the start, rate and latency over the last so many seconds; with it what is kept of it."""
         numbers = self.metrics.snapshot(
@@ -199,7 +206,7 @@ class Pipeline:
         """Nothing to capture: a recording is over, or the pipeline is turned off; `set` may bring it back."""
         self.metrics.source_state = state
         self._services.health.recovered(f"capture.{self.name}")
-        while not until.wait(_WAIT_S / 2) and (state == "ended" or not self.enabled):
+        while not until.wait(_WAIT_S / 2) and (state == "ended" or not self._on):
             self._services.progress.beat(f"capture.{self.name}")
 
     def _take_in(self, captured: Frame) -> None:

@@ -11,10 +11,14 @@ import cv2
 import jsonschema
 import numpy as np
 import pytest
+import yaml
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from agent.config import load_config
+from agent.daemon import Daemon
 from agent.wire.schemas import message_schema
+from tests.sim import wait_until
 from tests.sim.agent import Agent, ChainReader, make_config, make_pipeline
 from tests.sim.broker import Broker, Listener
 from tests.sim.bundles import make_bundle
@@ -240,7 +244,27 @@ class TestCommands:
         assert ask(listener, "ping")["ok"]
 
 
+def test_the_end_of_safe_mode_does_not_undo_what_set_changed(tmp_path: Path, models: Path) -> None:
+    """It holds until the next start, says docs/topics.md."""
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(make_config(tmp_path, 1, models)))
+    daemon = Daemon(load_config(tmp_path / "config.yaml"))
+    daemon._allow_inference(False)
+    daemon._pipelines["door"].enabled = False  # an operator, by the command `set`
+    daemon._allow_inference(True)
+    assert not daemon._pipelines["door"].enabled
+    daemon._outbox.close()
+
+
 class TestTrouble:
+    def test_a_stop_while_it_starts_is_a_stop_as_asked(self, tmp_path: Path, broker: Broker, models: Path) -> None:
+        """A small computer takes ten seconds to get that far."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with Agent(tmp_path, make_config(tmp_path, broker.port, models)) as agent:
+                children = Path(f"/proc/{agent.pid}/task/{agent.pid}/children")
+                wait_until(children.read_text, 20, "the server of the workers")  # our own imports are still to come
+                assert agent.end(number) == 0
+            assert "Traceback" not in agent.log_file.read_text()
+
     def test_a_broker_that_is_away_is_waited_for(self, tmp_path: Path, broker: Broker, models: Path) -> None:
         """Said once in the log and in the status; what was found meanwhile arrives, whole and in order."""
         broker.stop()
