@@ -72,7 +72,8 @@ install_config() {
     [ ! -e "$config" ] || return 0
     mkdir -p "$(dirname "$config")"
     sed -e 's|^  dir: models |  dir: /var/lib/edge-agent/models |' \
-        -e 's|^  dir: outbox |  dir: /var/lib/edge-agent/outbox |' "$checkout/config.yaml" >"$config.new"
+        -e 's|^  dir: outbox |  dir: /var/lib/edge-agent/outbox |' \
+        -e 's|^  dir: samples |  dir: /var/lib/edge-agent/samples |' "$checkout/config.yaml" >"$config.new"
     chmod 640 "$config.new"
     if [ -z "$DESTDIR" ]; then
         chown root:edge-agent "$config.new"

@@ -186,6 +186,7 @@ def test_the_configuration_is_where_the_unit_looks_and_names_the_folders_of_the_
     config = load_config(path)
     folders = [f"/var/lib/{name}" for name in unit()["StateDirectory"].split()]
     assert [str(Path(config.models.dir).parent), config.models.dir, config.outbox.dir] == folders
+    assert Path(config.samples.dir).parent == Path(folders[0])  # / is what the unit starts in, and is read-only
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
 
 
@@ -194,7 +195,7 @@ def test_apart_from_the_folders_the_configuration_is_the_one_of_the_checkout(dev
     ours = (REPOSITORY / "config.yaml").read_text().splitlines()
     theirs = (device / "etc/edge-agent/config.yaml").read_text().splitlines()
     assert len(ours) == len(theirs)
-    assert sum(one != other for one, other in zip(ours, theirs, strict=True)) == 2
+    assert sum(one != other for one, other in zip(ours, theirs, strict=True)) == 3
 
 
 def test_installing_again_changes_nothing_and_keeps_what_was_edited(device: Path):
