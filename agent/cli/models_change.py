@@ -94,7 +94,7 @@ def _ask(config: Config, request: dict[str, Any]) -> int:
     except (OSError, ValueError) as exc:
         raise AgentError(f"{folder}: the daemon runs and does not answer ({exc}); try again") from exc
     if not reply["ok"]:
-        raise AgentError(reply["error"])
+        raise ModelError(reply["error"])  # as without a daemon: what was asked can't be had of this model
     version = reply["data"].get("version")
     print(f"{request['model']}: {version} is in use" if version else f"{request['model']}: the daemon will do it")
     return 0

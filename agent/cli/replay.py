@@ -14,7 +14,7 @@ import msgspec
 
 from agent.capture import make_source
 from agent.cli.common import ProgressLine, choose_pipeline, read_config
-from agent.config import Config, CsvSource, FileSource, Results, Snapshots, device_id
+from agent.config import Config, CsvSource, FileSource, MicrophoneSource, Results, Snapshots, device_id
 from agent.config import Pipeline as PipelineSpec
 from agent.errors import AgentError
 from agent.inference.locate import find_bundle
@@ -86,9 +86,12 @@ def replay(config: Config, spec: PipelineSpec, path: str, file: BinaryIO) -> tup
 
 
 def _recording(spec: PipelineSpec, path: str) -> FileSource | CsvSource:
-    """The recording as a source; how a table is to be read is said by the pipeline's own, where that is one."""
+    """The recording as a source; how it is to be read is said by the pipeline's own, where that is of its kind."""
     if Path(path).suffix.lower() != ".csv":
-        return FileSource(path=path, realtime=False)
+        own_file = spec.source if isinstance(spec.source, FileSource) else FileSource(path=path)
+        if isinstance(spec.source, MicrophoneSource):  # of several, one may be silent, or hear something else
+            own_file = msgspec.structs.replace(own_file, channel=spec.source.channel)
+        return msgspec.structs.replace(own_file, path=path, realtime=False, loop=False)
     own = spec.source if isinstance(spec.source, CsvSource) else CsvSource(path=path)
     return msgspec.structs.replace(own, path=path, realtime=False, loop=False)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import jsonschema
+import numpy as np
 import pytest
 import yaml
 
@@ -20,6 +21,8 @@ from tests.sim.agent import CLIP, Agent, make_config, make_pipeline
 from tests.sim.broker import Broker
 from tests.sim.bundles import ROOT, make_bundle, model_path, picture_path
 from tests.sim.keys import Authority
+from tests.sim.wavs import encode, wav
+from tests.unit.evaluation.number_models import number_bundle
 from tests.unit.inference.tiny_models import TensorSpec, make_model
 
 NOWHERE = 9  # the discard port: nobody listens there
@@ -171,6 +174,34 @@ class TestReplay:
         done = edge_agent(tmp_path, "replay", "--source", str(picture), "--out", "-", config=config)
         (detection,) = json.loads(done.stdout)["detections"]
         assert detection["label"] == "face"
+
+    @pytest.mark.parametrize("own", [{"type": "file", "path": "x.wav"}, {"type": "microphone", "channels": 2}], ids=str)
+    @pytest.mark.parametrize(("channel", "heard"), [(None, 0.25), (0, 0.0), (1, 0.5)])
+    def test_listens_to_the_channel_that_the_pipeline_takes(
+        self, tmp_path: Path, own: dict[str, Any], channel: int | None, heard: float
+    ) -> None:
+        (tmp_path / "sound.wav").write_bytes(wav(encode(np.tile([0.0, 0.5], 800), 16), channels=2))
+        bundle = tmp_path / "models" / "copy" / "1"
+        sound = {"type": "audio", "window_s": 0.001, "stride_s": 0.05}
+        number_bundle(bundle, (1, 16), sound, {"type": "regress"})
+        (bundle / "model.tflite").write_bytes(make_model(TensorSpec("x", (1, 16))))
+        (bundle.parent / "current").write_text("1\n")
+        pipeline = {"name": "room", "source": own | {"channel": channel}, "model": "copy"}
+        config = make_config(tmp_path, NOWHERE, tmp_path / "models", pipelines=[pipeline])
+        done = edge_agent(tmp_path, "replay", "--source", "sound.wav", "--out", "-", config=config)
+        assert json.loads(done.stdout.splitlines()[0])["values"] == [heard] * 16
+
+    def test_pictures_come_at_the_pipelines_own_rate(self, tmp_path: Path, models: Path) -> None:
+        (tmp_path / "pictures").mkdir()
+        for name in ("1.png", "2.png"):
+            (tmp_path / "pictures" / name).write_bytes(picture_path("astronaut.png").read_bytes())
+        own = {"type": "file", "path": "pictures", "fps": 2}
+        config = make_config(tmp_path, NOWHERE, models, pipelines=[make_pipeline("door", source=own)])
+        done = edge_agent(tmp_path, "replay", "--source", "pictures", "--out", "-", config=config)
+        assert [json.loads(line)["captured_at"] for line in done.stdout.splitlines()] == [
+            "1970-01-01T00:00:00.000Z",
+            "1970-01-01T00:00:00.500Z",
+        ]
 
     def test_writes_into_a_device_or_a_pipe_and_leaves_it_there(self, tmp_path: Path, config: dict[str, Any]) -> None:
         """As `--out /dev/null`, which root could replace by a file, and `--out >(gzip)`."""

@@ -274,7 +274,7 @@ class TestWithDaemon:
     def test_its_refusal_is_one_line(
         self, device: Device, daemon: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert device.run("activate", "digits", "9") == 1
+        assert device.run("activate", "digits", "9") == 3  # as without a daemon
         assert error_of(capsys) == "edge-agent: there is no version 9"
 
     def test_one_that_does_not_answer_is_not_gone_around(
