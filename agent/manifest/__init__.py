@@ -228,13 +228,17 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def load_labels(path: Path) -> tuple[str, ...]:
-    """A label a line, line 0 for class 0. Raises ModelError: it is missing, too large, or no text."""
+    """A label a line, line 0 for class 0. Editors of Windows put a mark of byte order in front: it is no part of it.
+
+    Raises:
+        ModelError: it is missing, too large, or no text.
+    """
     try:
         with path.open("rb") as file:
             text = file.read(MAX_LABELS_BYTES + 1)
         if len(text) > MAX_LABELS_BYTES:
             raise ModelError(f"{path}: larger than {MAX_LABELS_BYTES} bytes")
-        return tuple(line.strip() for line in text.decode("utf-8").rstrip("\n").split("\n"))
+        return tuple(line.strip() for line in text.decode("utf-8-sig").rstrip("\r\n").split("\n"))
     except UnicodeDecodeError as exc:
         raise ModelError(f"{path}: expected UTF-8 text, one label a line") from exc
     except OSError as exc:

@@ -66,7 +66,12 @@ def _answer_all(folder: Path, answer: Callable[[bytes], bytes], stop: threading.
             except TimeoutError:
                 places.release()
                 continue
-            threading.Thread(target=_serve, args=(connection, answer, places), name="status.one", daemon=True).start()
+            one = threading.Thread(target=_serve, args=(connection, answer, places), name="status.one", daemon=True)
+            try:
+                one.start()
+            except RuntimeError:  # no room for a thread: who asks may ask again
+                connection.close()
+                places.release()
 
 
 def _serve(connection: socket.socket, answer: Callable[[bytes], bytes], place: threading.BoundedSemaphore) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from agent.inference.bundle import Bundle, load_bundle
 from agent.inference.locate import find_bundle
-from agent.manifest import load_manifest
+from agent.manifest import load_labels, load_manifest
 from agent.values import Detection
 from tests.sim.bundles import BUNDLES, FOR_TESTS, OWN, home_of, make_bundle, needs_litert, picture_path
 
@@ -122,3 +122,13 @@ def test_the_digits_bundle_is_small_and_says_what_it_reaches() -> None:
     metrics = load_manifest(folder / "manifest.yaml").metrics
     assert metrics["accuracy"] > 0.99
     assert "MNIST" in metrics["dataset"]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [b"face\ncat\n", b"face\r\ncat\r\n\r\n", b"\xef\xbb\xbfface\r\ncat"],
+    ids=["unix", "windows", "windows-with-a-mark-of-byte-order"],
+)
+def test_labels_are_the_same_whatever_editor_wrote_them(written: bytes, tmp_path: Path) -> None:
+    (tmp_path / "labels.txt").write_bytes(written)
+    assert load_labels(tmp_path / "labels.txt") == ("face", "cat")

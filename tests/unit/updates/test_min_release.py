@@ -30,3 +30,14 @@ def test_what_waits_is_refused_as_what_comes_would_be(tmp_path: Path, number: in
     running = device.update.at.running
     assert running
     assert running.version == ("2.0" if ends == "active" else "1.0")
+
+
+def test_what_answers_already_is_judged_by_how_it_answers(tmp_path: Path) -> None:
+    device = Device(tmp_path)
+    device.offer(device.sign("good", "1.0"))
+    while device.state() != "active":
+        device.update.step()
+    trust = device.update._around.trusted()
+    trust.accept(*open_trust(device.authority.advance(min_release={MODEL: 2}), trust.current()))
+    device.update.obey(trust.current())
+    assert (device.state(), device.update.at.confirmed) == ("active", False)

@@ -1,6 +1,7 @@
 """The workers follow the record, also where a disk or a busy device came between."""
 
 import errno
+import time
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,20 @@ def test_what_could_not_be_named_is_named_later(
     assert (device.state(), workers.answers, refusals) == ("rolled_back", "1.0", [])
     device.update.step()
     assert (device.home / "current").read_text() == "1.0\n"
+
+
+def test_a_way_back_that_fails_is_tried_now_and_then(
+    device: Device, workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop comes by each second, and each try costs a start of a worker."""
+    monkeypatch.setattr(standing, "MEND_AGAIN_S", 30.0)
+    assert device.offer(device.sign("bad when live", "2.0")) is None
+    workers.failing = ["1.0", "1.0"]
+    device.work()
+    for _ in range(5):
+        device.update.step()
+    assert (workers.failing, workers.answers) == (["1.0"], "2.0")
+    later_s = time.monotonic() + 30.0
+    monkeypatch.setattr(time, "monotonic", lambda: later_s)
+    device.update.step()
+    assert workers.failing == []
