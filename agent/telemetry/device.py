@@ -3,6 +3,7 @@
 What a computer does not have, or hides, is absent from the answer: an absent temperature is not zero degrees.
 """
 
+import math
 import os
 import threading
 import time
@@ -80,7 +81,7 @@ class DeviceReader:
             now_ticks: dict[tuple[int, str], int] = {}
             for pid in {os.getpid(), *workers}:
                 stat = _words_after_name(kernel.read(self._proc / str(pid) / "stat"))
-                if len(stat) < 22:
+                if len(stat) < 22 or not all(stat[place].isdecimal() for place in (11, 12, 17, 21)):
                     continue  # gone
                 # Of stat(5), from its third field on: 11, 12 user and system time; 17 threads; 19 start; 21 pages.
                 now_ticks[pid, stat[19]] = int(stat[11]) + int(stat[12])
@@ -97,7 +98,7 @@ class DeviceReader:
 
     def _read_cpu_percent(self) -> float | UnsetType:
         now_s, line = time.monotonic(), kernel.read(self._proc / "stat").partition("\n")[0].split()
-        if len(line) < 9 or line[0] != "cpu":
+        if len(line) < 9 or line[0] != "cpu" or not all(word.isdecimal() for word in line[1:9]):
             return UNSET
         ticks = [int(word) for word in line[1:9]]  # guests after these are counted in user and nice already
         total, idle = sum(ticks), ticks[3] + ticks[4]
@@ -140,9 +141,10 @@ class DeviceReader:
 def _first_number(path: Path) -> float | UnsetType:
     words = kernel.read(path).split()
     try:
-        return float(words[0]) if words else UNSET
+        number = float(words[0]) if words else math.nan
     except ValueError:
         return UNSET
+    return number if math.isfinite(number) else UNSET
 
 
 def _words_after_name(stat: str) -> list[str]:

@@ -122,7 +122,19 @@ def test_zones_are_bounded_and_of_one_name_the_hottest_counts(tmp_path: Path, ro
 
 
 @pytest.mark.parametrize(
-    "text", ["", "\n", "no number", "1 2 3", "cpu  1 2", "\xff\xfe\0", ": : :\n" * 50, "9" * 40_000]
+    "text",
+    [
+        "",
+        "\n",
+        "no number",
+        "1 2 3",
+        "cpu  1 2",
+        "nan inf",
+        "cpu a b c d e f g h",
+        "\xff\xfe\0",
+        ": : :\n" * 50,
+        "9" * 40_000,
+    ],
 )
 def test_files_that_hold_something_else_are_as_if_they_were_not_there(tmp_path: Path, root: Path, text: str):
     names = ("uptime", "loadavg", "stat", "meminfo", "net/dev", "net/wireless")
@@ -134,6 +146,12 @@ def test_files_that_hold_something_else_are_as_if_they_were_not_there(tmp_path: 
     host = DeviceReader(disk_of=tmp_path, root=root).host()
     assert (host.cpu_percent, host.memory_total_bytes, host.temperature_c, host.gpu_percent) == (UNSET,) * 4
     assert (host.network, host.wifi) == (UNSET, UNSET)
+    assert "null" not in msgspec.json.encode(host).decode()
+
+
+def test_a_process_that_tells_words_for_numbers_is_as_if_it_were_gone(tmp_path: Path, root: Path):
+    write(root, f"proc/{os.getpid()}/stat", f"1 (x) {'S ' * 30}\n")
+    assert DeviceReader(disk_of=tmp_path, root=root).process([]).threads == 0
 
 
 def test_waiting_for_the_disk_is_idle_and_guests_are_not_counted_twice(tmp_path: Path, root: Path, clock: list[float]):
