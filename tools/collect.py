@@ -56,7 +56,8 @@ def make_parser() -> argparse.ArgumentParser:
     share = "share the load with the other collectors of this group (MQTT 5 shared subscriptions); all use one store"
     add("--group", type=name, metavar="NAME", help=share)
     session = (
-        "names this collector to the broker, which keeps for it what comes while it is away: one of its own for each"
+        "names this collector to the broker, which keeps for it what comes while it is away (a week; five minutes with "
+        "--group): one of its own for each"
     )
     add("--client-id", type=name, default=f"collector-{host_name()}", metavar="NAME", help=f"{session} (%(default)s)")
     add_broker_options(parser)

@@ -129,17 +129,22 @@ def test_a_new_store_goes_on_behind_what_was_acknowledged(broker: Broker, tmp_pa
         wait_for_ack(device, 75)
 
 
-def test_several_share_the_load_and_one_store(broker: Broker, tmp_path: Path) -> None:
-    device = broker.listen(ACK)
-    one = Collector(tmp_path / "c", broker.port, "--group", "hall", "--client-id", "one")
-    two = Collector(tmp_path / "d", broker.port, "--group", "hall", "--client-id", "two", store=one.store)
+def collect_by_two(broker: Broker, device: Listener, folder: Path) -> tuple[Collector, Collector]:
+    """Two of a group, which have ended and stored all 200 messages of the device."""
+    one = Collector(folder / "c", broker.port, "--group", "hall", "--client-id", "one")
+    two = Collector(folder / "d", broker.port, "--group", "hall", "--client-id", "two", store=one.store)
     with one, two:
         send(device, 1, 200)
         wait_for_ack(device, 200)
         assert (one.end(), two.end()) == (0, 0)
+    return one, two
 
-        assert one.report()["cam-1"]["complete"]
-        assert "collect: 0 messages" not in one.output + two.output
+
+def test_several_share_the_load_and_one_store(broker: Broker, tmp_path: Path) -> None:
+    device = broker.listen(ACK)
+    one, two = collect_by_two(broker, device, tmp_path)
+    assert one.report()["cam-1"]["complete"]
+    assert "collect: 0 messages" not in one.output + two.output
 
 
 def test_the_others_take_over_what_one_had_that_does_not_come_back(
@@ -167,12 +172,7 @@ def test_one_that_begins_to_share_does_not_get_all_any_more(broker: Broker, tmp_
     device = broker.listen(ACK)
     with Collector(tmp_path / "c", broker.port, "--client-id", "one") as one:
         assert one.end() == 0
-    one = Collector(tmp_path / "c", broker.port, "--group", "hall", "--client-id", "one")
-    two = Collector(tmp_path / "d", broker.port, "--group", "hall", "--client-id", "two", store=one.store)
-    with one, two:
-        send(device, 1, 200)
-        wait_for_ack(device, 200)
-        assert (one.end(), two.end()) == (0, 0)
+    one, two = collect_by_two(broker, device, tmp_path)
 
     assert "0 came twice" in one.output.splitlines()[-1]
     assert "0 came twice" in two.output.splitlines()[-1]
